@@ -1,0 +1,5 @@
+//! Drives the engine of `job` on tokio, over any [`Store`].
+
+pub mod store;
+
+pub use store::{Store, Wake};

@@ -1,0 +1,71 @@
+//! The store port on tokio: what a database adapter implements.
+
+use std::collections::BTreeSet;
+use std::future::Future;
+
+use job_engine::{Command, JobType, Reply, StoreError, Timestamp};
+use tokio::sync::mpsc;
+
+/// A database that carries out the commands of the engine.
+///
+/// What each command does is said by [`job_engine::ModelStore`]; the suite in
+/// `conformance` (feature of the same name) tells whether a store does it.
+pub trait Store: Clone + Send + Sync + 'static {
+    /// Carries out one command as one transaction.
+    ///
+    /// `now` is the store's time for this command. With `None` the store asks
+    /// its own clock, which is the rule in production: the clocks of workers do
+    /// not matter. With an artificial clock, that clock is the store's too.
+    ///
+    /// The future may be dropped at any await point; the outcome is then
+    /// unknown. It need not limit its own time: the driver does.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Unknown`] unless it is certain that nothing changed.
+    fn execute(
+        &self,
+        now: Option<Timestamp>,
+        command: &Command,
+    ) -> impl Future<Output = Result<Reply, StoreError>> + Send;
+
+    /// Tells the workers of other processes that jobs of these types became
+    /// due. A hint: when it is lost, they find the jobs at their next poll.
+    ///
+    /// The default does nothing, which is right for a store of one process.
+    fn announce(
+        &self,
+        types: &BTreeSet<JobType>,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send {
+        let _ = types;
+        async { Ok(()) }
+    }
+
+    /// Passes on the announcements of other processes. Runs until it is
+    /// dropped; reconnects by itself.
+    ///
+    /// The default passes on nothing.
+    fn listen(&self, wakes: mpsc::Sender<Wake>) -> impl Future<Output = ()> + Send {
+        async move {
+            let _open = wakes;
+            std::future::pending().await
+        }
+    }
+
+    /// Whether [`Store::listen`] can pass on anything, so that polling is only
+    /// a fallback. `false` for stores that must be polled.
+    fn listens(&self) -> bool {
+        true
+    }
+}
+
+/// What [`Store::listen`] passes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wake {
+    /// Jobs of this type may be due.
+    JobType(JobType),
+    /// Announcements may get lost from now on.
+    Lost,
+    /// Announcements arrive again; some may have been lost before.
+    Restored,
+}

@@ -1,0 +1,120 @@
+//! Randomness as an argument.
+
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+
+use crate::ids::{Run, WorkerId};
+
+/// What a random number is for. The same seed gives the same number for the
+/// same purpose, whatever was drawn before: that is what lets the simulator
+/// take an event out of a failing case without changing all that follows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// The jitter of the backoff after a failed run.
+    Backoff(Run),
+    /// The jitter of the n-th interval of a periodic timer.
+    Interval {
+        /// Which timer.
+        timer: u8,
+        /// Counts its intervals.
+        n: u64,
+    },
+    /// The jitter of the wait after the n-th store error of a lane.
+    StoreRetry {
+        /// Which lane.
+        lane: u8,
+        /// Counts the errors of that lane.
+        n: u64,
+    },
+    /// The identity of the worker.
+    WorkerId,
+    /// Tells the n-th spawn of a process from a later one with the same id.
+    SpawnToken(u64),
+}
+
+impl Purpose {
+    fn words(self) -> [u64; 4] {
+        match self {
+            Purpose::Backoff(run) => {
+                let (high, low) = run.job.0.as_u64_pair();
+                [1, high, low, run.fence.0 as u64]
+            }
+            Purpose::Interval { timer, n } => [2, timer.into(), n, 0],
+            Purpose::StoreRetry { lane, n } => [3, lane.into(), n, 0],
+            Purpose::WorkerId => [4, 0, 0, 0],
+            Purpose::SpawnToken(n) => [5, n, 0, 0],
+        }
+    }
+}
+
+/// The seeded generator that every draw of a worker comes from.
+///
+/// Production seeds it from the operating system, the simulator from the
+/// scenario.
+#[derive(Clone, Debug)]
+pub struct Entropy {
+    generator: ChaCha8Rng,
+}
+
+impl Entropy {
+    /// A generator with this seed.
+    pub fn from_seed(seed: [u8; 32]) -> Self {
+        Self {
+            generator: ChaCha8Rng::from_seed(seed),
+        }
+    }
+
+    /// The number that this seed holds for `purpose`.
+    pub fn draw(&mut self, purpose: Purpose) -> u64 {
+        // Each purpose has a ChaCha stream of its own, of which the first word
+        // is used. The streams are chosen by a mix of the purpose; a collision
+        // would make two jitters equal, which harms nothing.
+        let stream = purpose.words().into_iter().fold(0, |hash: u64, word| {
+            mix(hash.rotate_left(23) ^ word.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+        });
+        self.generator.set_stream(stream);
+        self.generator.set_word_pos(0);
+        self.generator.next_u64()
+    }
+
+    /// The identity of the worker that this generator was made for.
+    pub fn worker_id(&mut self) -> WorkerId {
+        self.draw(Purpose::WorkerId);
+        let (high, low) = (self.generator.next_u64(), self.generator.next_u64());
+        WorkerId(
+            uuid::Builder::from_random_bytes(uuid::Uuid::from_u64_pair(high, low).into_bytes())
+                .into_uuid(),
+        )
+    }
+}
+
+/// The finalizer of SplitMix64 (Steele, Lea, Flood 2014): every input bit
+/// changes about half of the output bits.
+fn mix(mut word: u64) -> u64 {
+    word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    word ^ (word >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_draw_depends_on_its_purpose_and_not_on_its_place() {
+        let mut one = Entropy::from_seed([7; 32]);
+        let mut other = Entropy::from_seed([7; 32]);
+        other.draw(Purpose::SpawnToken(3));
+        let purpose = Purpose::Interval { timer: 1, n: 9 };
+        assert_eq!(one.draw(purpose), other.draw(purpose));
+        assert_ne!(
+            one.draw(purpose),
+            one.draw(Purpose::Interval { timer: 1, n: 10 })
+        );
+        assert_eq!(one.worker_id(), other.worker_id());
+        assert_ne!(
+            Entropy::from_seed([8; 32]).worker_id(),
+            Entropy::from_seed([7; 32]).worker_id()
+        );
+    }
+}

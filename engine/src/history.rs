@@ -1,0 +1,108 @@
+//! What a store knows of one job, and the history that explains it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{Fence, JobId, JobType, WorkerId};
+use crate::lifecycle::{Event, RunEnd, State};
+use crate::payload::{ErrorText, Payload};
+use crate::time::Timestamp;
+
+/// One job with its history.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// Its identity.
+    pub id: JobId,
+    /// Its type.
+    pub job_type: JobType,
+    /// Whether it is the unique one of its type.
+    pub unique_type: bool,
+    /// What the runner is given.
+    pub config: Payload,
+    /// When it was spawned.
+    pub spawned_at: Timestamp,
+    /// The trace context of the spawn.
+    pub trace: Option<String>,
+    /// What it is about to do or does; `None` once it is over.
+    pub live: Option<Live>,
+    /// Its ended runs, the oldest first. Only ever appended to.
+    pub runs: Vec<RunRecord>,
+}
+
+/// The part of a job that changes, until it ends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Live {
+    /// The attempt that runs, or that runs next. From 1.
+    pub attempt: u32,
+    /// Crashes in a row.
+    pub crashes: u32,
+    /// When it is or was due.
+    pub due_at: Timestamp,
+    /// The last claim.
+    pub fence: Fence,
+    /// What its runner kept.
+    pub state: Option<Payload>,
+    /// Who runs it; `None` while it is pending.
+    pub lease: Option<Lease>,
+}
+
+/// The right of a worker to run a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// Who holds it.
+    pub worker: WorkerId,
+    /// Which claim of that worker granted it.
+    pub claim_seq: i64,
+    /// Since when.
+    pub claimed_at: Timestamp,
+    /// When it runs out unless a heartbeat renews it.
+    pub expires_at: Timestamp,
+}
+
+/// A run that is over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunRecord {
+    /// Its claim.
+    pub fence: Fence,
+    /// Its attempt.
+    pub attempt: u32,
+    /// Who ran it.
+    pub worker: WorkerId,
+    /// When it was claimed.
+    pub claimed_at: Timestamp,
+    /// When its end was recorded.
+    pub ended_at: Timestamp,
+    /// How it ended.
+    pub end: RunEnd,
+    /// What went wrong, if anything did.
+    pub error: Option<ErrorText>,
+    /// When the next run was due; `None` if the job was over.
+    pub next_due_at: Option<Timestamp>,
+}
+
+impl Snapshot {
+    /// The state that the live part and the last run say.
+    pub fn state(&self) -> State {
+        match (&self.live, self.runs.last()) {
+            (Some(live), _) if live.lease.is_some() => State::Running,
+            (Some(_), _) => State::Pending,
+            (None, Some(run)) if run.end == RunEnd::Completed => State::Completed,
+            // A job without a live part has ended, and its history says how.
+            (None, _) => State::Errored,
+        }
+    }
+
+    /// Folds the history through the lifecycle. It must give
+    /// [`Snapshot::state`]; `None` if it has an impossible step.
+    pub fn fold(&self) -> Option<State> {
+        let mut state = State::Pending;
+        for run in &self.runs {
+            state = state.next(Event::Claimed).ok()?;
+            state = state.next(Event::Ended(run.end)).ok()?;
+        }
+        let running = self.live.as_ref().is_some_and(|live| live.lease.is_some());
+        if running {
+            state = state.next(Event::Claimed).ok()?;
+        }
+        Some(state)
+    }
+}

@@ -1,0 +1,30 @@
+//! The pure core of `job`: no async runtime, no clock, no I/O, no entropy of its
+//! own. `ARCHITECTURE.md` beside this crate's sources has the map and the
+//! invariants.
+//!
+//! - [`Worker`] decides: inputs in, actions out.
+//! - [`Command`] and [`Reply`] are the store port, as data.
+//! - [`ModelStore`] says what each command does.
+//! - [`lifecycle::State`] is the life of one job, as a table.
+
+pub mod draw;
+pub mod history;
+pub mod ids;
+pub mod lifecycle;
+pub mod limits;
+pub mod model;
+pub mod payload;
+pub mod retry;
+pub mod store;
+pub mod time;
+//WORKER mod
+
+pub use draw::Entropy;
+pub use history::Snapshot;
+pub use ids::{ClaimId, Fence, JobId, JobType, Run, WorkerId};
+pub use model::ModelStore;
+pub use payload::{ErrorText, Payload};
+pub use retry::RetrySettings;
+pub use store::{Command, Rejection, Reply, StoreError};
+pub use time::{Due, Timestamp};
+//WORKER use

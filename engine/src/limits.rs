@@ -1,0 +1,21 @@
+//! A limit on everything. What is beyond is refused with a
+//! [`Rejection`](crate::Rejection) before it reaches a store.
+
+/// Bytes in the name of a job type.
+pub const JOB_TYPE_LEN_MAX: usize = 255;
+
+/// Bytes in a config or an execution state, as JSON: 64 MiB.
+pub const PAYLOAD_LEN_MAX: usize = 64 * 1024 * 1024;
+
+/// Bytes of an error that the history keeps: 16 KiB; the rest is cut off.
+pub const ERROR_LEN_MAX: usize = 16 * 1024;
+
+/// Bytes of a stored trace context. A W3C `traceparent` has 55.
+pub const TRACE_LEN_MAX: usize = 512;
+
+/// Entries in one command: jobs to spawn, to finish, to claim in all.
+/// It bounds how long one transaction holds its locks.
+pub const BATCH_LEN_MAX: usize = 1_000;
+
+/// Job types that one claim or reclaim may name.
+pub const TYPES_MAX: usize = 10_000;

@@ -1,0 +1,414 @@
+//! The executable specification of every command.
+//!
+//! The simulator runs it, the in-memory store wraps it, and the SQL stores are
+//! compared with it. It is written to be read: one function a command.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::history::{Lease, Live, RunRecord, Snapshot};
+use crate::ids::{ClaimId, JobId, JobType, Run};
+use crate::lifecycle::RunEnd;
+use crate::payload::ErrorText;
+use crate::store::{
+    AfterCrash, Checkpoint, Claim, Claimed, ClaimedJob, Command, Finish, Heartbeat, NewJob,
+    Outcome, Reclaim, Reclaimed, Rejection, Reply, Spawned, Written,
+};
+use crate::time::Timestamp;
+
+/// All jobs, in memory.
+#[derive(Clone, Debug, Default)]
+pub struct ModelStore {
+    jobs: BTreeMap<JobId, Entry>,
+    /// Pending jobs, in the order in which they are claimed.
+    pending: BTreeSet<(JobType, Timestamp, JobId)>,
+    running: BTreeSet<JobId>,
+    unique_types: BTreeMap<JobType, JobId>,
+}
+
+/// One job as the model holds it; taken out and put back by transactions.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    job: Snapshot,
+    token: i64,
+}
+
+impl ModelStore {
+    /// A store without jobs.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Carries out `command` at the store's time `now`, wholly or not at all.
+    ///
+    /// # Errors
+    ///
+    /// A [`Rejection`] when the command is not allowed; then nothing changed.
+    pub fn apply(&mut self, now: Timestamp, command: &Command) -> Result<Reply, Rejection> {
+        command.check()?;
+        Ok(match command {
+            Command::Spawn(jobs) => {
+                Reply::Spawned(jobs.iter().map(|job| self.spawn(now, job)).collect())
+            }
+            Command::Claim(claim) => Reply::Claimed(self.claim(now, claim)),
+            Command::Finish(finishes) => {
+                Reply::Finished(finishes.iter().map(|f| self.finish(now, f)).collect())
+            }
+            Command::Heartbeat(heartbeat) => Reply::Heartbeat(self.heartbeat(now, heartbeat)),
+            Command::Checkpoint(checkpoint) => Reply::Checkpointed(self.checkpoint(checkpoint)),
+            Command::Reclaim(reclaim) => Reply::Reclaimed(self.reclaim(now, reclaim)),
+            Command::Find(job) => Reply::Found(self.find(*job).cloned().map(Box::new)),
+        })
+    }
+
+    /// A job with its history.
+    pub fn find(&self, job: JobId) -> Option<&Snapshot> {
+        self.jobs.get(&job).map(|entry| &entry.job)
+    }
+
+    /// All jobs, by id.
+    pub fn jobs(&self) -> impl Iterator<Item = &Snapshot> {
+        self.jobs.values().map(|entry| &entry.job)
+    }
+
+    /// What is stored under `job`, to be handed to [`ModelStore::restore`] when
+    /// a transaction rolls back.
+    pub fn save(&self, job: JobId) -> Option<Entry> {
+        self.jobs.get(&job).cloned()
+    }
+
+    /// Makes `entry` what is stored under `job`, as if nothing had happened to
+    /// it since [`ModelStore::save`].
+    pub fn restore(&mut self, job: JobId, entry: Option<Entry>) {
+        if let Some(current) = self.jobs.remove(&job) {
+            self.unindex(&current.job);
+            if current.job.unique_type {
+                self.unique_types.remove(&current.job.job_type);
+            }
+        }
+        if let Some(entry) = entry {
+            if entry.job.unique_type {
+                self.unique_types.insert(entry.job.job_type.clone(), job);
+            }
+            self.index(&entry.job);
+            self.jobs.insert(job, entry);
+        }
+    }
+
+    fn spawn(&mut self, now: Timestamp, new: &NewJob) -> Spawned {
+        if let Some(existing) = self.jobs.get(&new.id) {
+            return if existing.token == new.token {
+                Spawned::Created
+            } else {
+                Spawned::DuplicateId
+            };
+        }
+        if new.unique_type && self.unique_types.contains_key(&new.job_type) {
+            return Spawned::DuplicateUniqueType;
+        }
+        let job = Snapshot {
+            id: new.id,
+            job_type: new.job_type.clone(),
+            unique_type: new.unique_type,
+            config: new.config.clone(),
+            spawned_at: now,
+            trace: new.trace.clone(),
+            live: Some(Live {
+                attempt: 1,
+                crashes: 0,
+                due_at: new.due.resolve(now),
+                fence: crate::ids::Fence::NONE,
+                state: None,
+                lease: None,
+            }),
+            runs: Vec::new(),
+        };
+        let token = new.token;
+        self.restore(new.id, Some(Entry { job, token }));
+        Spawned::Created
+    }
+
+    fn claim(&mut self, now: Timestamp, claim: &Claim) -> Claimed {
+        let mut claimed = Claimed {
+            now,
+            jobs: Vec::new(),
+            next_due: Vec::new(),
+        };
+        if claim.repeat {
+            claimed.jobs = self.renew_claim(now, claim);
+        }
+        if claimed.jobs.is_empty() {
+            for quota in &claim.quotas {
+                let due = self.due(now, &quota.job_type, quota.jobs_max as usize);
+                if due.len() < quota.jobs_max as usize {
+                    let next = self.next_due(now, &quota.job_type);
+                    claimed
+                        .next_due
+                        .extend(next.map(|at| (quota.job_type.clone(), at)));
+                }
+                let jobs = due.into_iter();
+                claimed
+                    .jobs
+                    .extend(jobs.map(|job| self.grant(now, job, claim)));
+            }
+        }
+        claimed.jobs.sort_by_key(|job| (job.due_at, job.run.job));
+        claimed
+    }
+
+    /// The jobs that run by this very claim, their lease renewed.
+    fn renew_claim(&mut self, now: Timestamp, claim: &Claim) -> Vec<ClaimedJob> {
+        let ClaimId { worker, seq } = claim.id;
+        let mut jobs = Vec::new();
+        for id in &self.running {
+            let entry = self.jobs.get_mut(id).expect("a running job exists");
+            let live = entry.job.live.as_mut().expect("a running job is live");
+            let lease = live.lease.as_mut().expect("a running job has a lease");
+            if (lease.worker, lease.claim_seq) == (worker, seq) {
+                lease.expires_at = now.saturating_add(claim.lease);
+                jobs.push(claimed_job(&entry.job));
+            }
+        }
+        jobs
+    }
+
+    /// Up to `jobs_max` jobs of a type that are due, the longest due first.
+    fn due(&self, now: Timestamp, job_type: &JobType, jobs_max: usize) -> Vec<JobId> {
+        self.pending_of(job_type, Timestamp::MIN)
+            .take_while(|(_, due_at, _)| *due_at <= now)
+            .take(jobs_max)
+            .map(|(_, _, id)| *id)
+            .collect()
+    }
+
+    fn next_due(&self, now: Timestamp, job_type: &JobType) -> Option<Timestamp> {
+        self.pending_of(job_type, now)
+            .map(|(_, due_at, _)| *due_at)
+            .find(|due_at| *due_at > now)
+    }
+
+    fn pending_of<'a>(
+        &'a self,
+        job_type: &'a JobType,
+        from: Timestamp,
+    ) -> impl Iterator<Item = &'a (JobType, Timestamp, JobId)> {
+        let start = (job_type.clone(), from, JobId(uuid::Uuid::nil()));
+        self.pending
+            .range(start..)
+            .take_while(move |(of, _, _)| of == job_type)
+    }
+
+    fn grant(&mut self, now: Timestamp, job: JobId, claim: &Claim) -> ClaimedJob {
+        self.update(job, |job| {
+            let live = job.live.as_mut().expect("a pending job is live");
+            live.fence = live.fence.next();
+            live.lease = Some(Lease {
+                worker: claim.id.worker,
+                claim_seq: claim.id.seq,
+                claimed_at: now,
+                expires_at: now.saturating_add(claim.lease),
+            });
+            claimed_job(job)
+        })
+    }
+
+    fn finish(&mut self, now: Timestamp, finish: &Finish) -> Written {
+        let Finish { run, outcome } = finish;
+        if !self.is_running(*run) {
+            return self.was_finished(*run, outcome.end());
+        }
+        self.end_run(
+            now,
+            run.job,
+            outcome.end(),
+            outcome.error().cloned(),
+            |live| {
+                let (due_at, attempt) = match outcome {
+                    Outcome::Completed | Outcome::Errored { .. } => return None,
+                    Outcome::Rescheduled { due } => (due.resolve(now), 1),
+                    Outcome::Retried { delay, attempt, .. } => {
+                        (now.saturating_add(*delay), *attempt)
+                    }
+                    Outcome::Released => (now, live.attempt),
+                };
+                Some(Live {
+                    due_at,
+                    attempt,
+                    crashes: 0,
+                    ..live
+                })
+            },
+        );
+        Written::Applied
+    }
+
+    /// A repeat of the write that ended the run is no news; any other is stale.
+    fn was_finished(&self, run: Run, end: RunEnd) -> Written {
+        let runs = self.jobs.get(&run.job).map_or(&[][..], |e| &e.job.runs);
+        if runs.iter().any(|r| r.fence == run.fence && r.end == end) {
+            Written::Applied
+        } else {
+            Written::Stale
+        }
+    }
+
+    fn heartbeat(&mut self, now: Timestamp, heartbeat: &Heartbeat) -> Vec<Written> {
+        let expires_at = now.saturating_add(heartbeat.lease);
+        let runs = heartbeat.runs.iter();
+        runs.map(|run| {
+            self.write(*run, |live| {
+                let lease = live.lease.as_mut().expect("a running job has a lease");
+                lease.expires_at = expires_at;
+            })
+        })
+        .collect()
+    }
+
+    fn checkpoint(&mut self, checkpoint: &Checkpoint) -> Written {
+        self.write(checkpoint.run, |live| {
+            live.state = Some(checkpoint.state.clone());
+        })
+    }
+
+    fn reclaim(&mut self, now: Timestamp, reclaim: &Reclaim) -> Vec<Reclaimed> {
+        let lapsed: Vec<_> = self
+            .running
+            .iter()
+            .filter_map(|id| {
+                let job = &self.jobs[id].job;
+                let policy = reclaim
+                    .policies
+                    .iter()
+                    .find(|policy| policy.job_type == job.job_type)?;
+                let live = job.live.as_ref()?;
+                let lease = live.lease.filter(|lease| lease.expires_at <= now)?;
+                let alive = lease.expires_at.saturating_since(lease.claimed_at);
+                let run = Run {
+                    job: *id,
+                    fence: live.fence,
+                };
+                Some((
+                    run,
+                    live.attempt,
+                    policy.after_crash(live.attempt, live.crashes, alive),
+                ))
+            })
+            .take(reclaim.jobs_max as usize)
+            .collect();
+        let lapsed = lapsed.into_iter();
+        lapsed
+            .map(|(run, attempt, after)| {
+                let (end, error) = match after {
+                    AfterCrash::Retry { .. } => (RunEnd::Lost, None),
+                    AfterCrash::Abandon(reason) => {
+                        (RunEnd::Abandoned, Some(ErrorText::new(reason)))
+                    }
+                };
+                self.end_run(now, run.job, end, error, |live| match after {
+                    AfterCrash::Retry { attempt, crashes } => Some(Live {
+                        due_at: now,
+                        attempt,
+                        crashes,
+                        ..live
+                    }),
+                    AfterCrash::Abandon(_) => None,
+                });
+                Reclaimed {
+                    run,
+                    job_type: self.jobs[&run.job].job.job_type.clone(),
+                    attempt,
+                    end,
+                }
+            })
+            .collect()
+    }
+
+    /// Ends the current run of a job; `next` makes the live part that follows.
+    fn end_run(
+        &mut self,
+        now: Timestamp,
+        job: JobId,
+        end: RunEnd,
+        error: Option<ErrorText>,
+        next: impl FnOnce(Live) -> Option<Live>,
+    ) {
+        self.update(job, |job| {
+            let mut live = job.live.take().expect("a running job is live");
+            let lease = live.lease.take().expect("a running job has a lease");
+            let (fence, attempt) = (live.fence, live.attempt);
+            job.live = next(live);
+            job.runs.push(RunRecord {
+                fence,
+                attempt,
+                worker: lease.worker,
+                claimed_at: lease.claimed_at,
+                ended_at: now,
+                end,
+                error,
+                next_due_at: job.live.as_ref().map(|live| live.due_at),
+            });
+        });
+    }
+
+    /// Changes the live part of a job if `run` is what runs.
+    fn write(&mut self, run: Run, change: impl FnOnce(&mut Live)) -> Written {
+        if !self.is_running(run) {
+            return Written::Stale;
+        }
+        let entry = self.jobs.get_mut(&run.job).expect("a running job exists");
+        change(entry.job.live.as_mut().expect("a running job is live"));
+        Written::Applied
+    }
+
+    fn is_running(&self, run: Run) -> bool {
+        let live = self.find(run.job).and_then(|job| job.live.as_ref());
+        live.is_some_and(|live| live.lease.is_some() && live.fence == run.fence)
+    }
+
+    /// Changes a job and keeps the indexes right.
+    fn update<T>(&mut self, id: JobId, change: impl FnOnce(&mut Snapshot) -> T) -> T {
+        let mut entry = self.jobs.remove(&id).expect("the caller found the job");
+        self.unindex(&entry.job);
+        let result = change(&mut entry.job);
+        self.index(&entry.job);
+        self.jobs.insert(id, entry);
+        result
+    }
+
+    fn index(&mut self, job: &Snapshot) {
+        match &job.live {
+            Some(live) if live.lease.is_some() => {
+                self.running.insert(job.id);
+            }
+            Some(live) => {
+                self.pending
+                    .insert((job.job_type.clone(), live.due_at, job.id));
+            }
+            None => {}
+        }
+    }
+
+    fn unindex(&mut self, job: &Snapshot) {
+        if let Some(live) = &job.live {
+            self.running.remove(&job.id);
+            self.pending
+                .remove(&(job.job_type.clone(), live.due_at, job.id));
+        }
+    }
+}
+
+fn claimed_job(job: &Snapshot) -> ClaimedJob {
+    let live = job.live.as_ref().expect("a claimed job is live");
+    ClaimedJob {
+        run: Run {
+            job: job.id,
+            fence: live.fence,
+        },
+        job_type: job.job_type.clone(),
+        attempt: live.attempt,
+        due_at: live.due_at,
+        spawned_at: job.spawned_at,
+        config: job.config.clone(),
+        state: live.state.clone(),
+        trace: job.trace.clone(),
+    }
+}

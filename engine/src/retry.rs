@@ -1,0 +1,243 @@
+//! What happens after a failed run: how long to wait, and when to give up.
+
+use std::time::Duration;
+
+/// How a job type retries after an error.
+///
+/// The wait before the next attempt is `min_backoff * 2^(attempt - 1)`, at most
+/// `max_backoff`, moved at random by up to `backoff_jitter_pct` percent either
+/// way and never above `max_backoff`. No value of any field overflows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RetrySettings {
+    /// Attempts in all, the first included; `None` retries for ever.
+    /// Default 30. A job always runs once: 0 means the same as 1.
+    pub n_attempts: Option<u32>,
+    /// Failures up to this attempt are logged as warnings, later ones as errors;
+    /// `None` keeps all at warning. The final one is an error in any case.
+    /// Default 3.
+    pub n_warn_attempts: Option<u32>,
+    /// The wait after the first failure. Default 1 s.
+    pub min_backoff: Duration,
+    /// The longest wait. Default 1 h. Below `min_backoff` it wins.
+    pub max_backoff: Duration,
+    /// Jitter in percent of the wait, 0 to 100; above 100 counts as 100.
+    /// Default 20.
+    pub backoff_jitter_pct: u8,
+    /// A run that fails only after this many times its preceding backoff has
+    /// passed since it was due was healthy: the job starts again at attempt 1.
+    /// Default 3.
+    pub attempt_reset_after_backoff_multiples: u32,
+}
+
+impl Default for RetrySettings {
+    fn default() -> Self {
+        Self {
+            n_attempts: Some(30),
+            n_warn_attempts: Some(3),
+            min_backoff: Duration::from_secs(1),
+            max_backoff: Duration::from_secs(60 * 60),
+            backoff_jitter_pct: 20,
+            attempt_reset_after_backoff_multiples: 3,
+        }
+    }
+}
+
+/// What to do after a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Run again.
+    Retry {
+        /// After this wait.
+        delay: Duration,
+        /// As this attempt.
+        attempt: u32,
+    },
+    /// End the job as errored.
+    GiveUp,
+}
+
+impl RetrySettings {
+    /// Retries for ever, and keeps every failure at the level of a warning.
+    pub fn repeat_indefinitely() -> Self {
+        Self {
+            n_attempts: None,
+            n_warn_attempts: None,
+            ..Self::default()
+        }
+    }
+
+    /// The wait after `attempt` (from 1) failed, without jitter.
+    pub fn backoff(&self, attempt: u32) -> Duration {
+        let doublings = attempt.saturating_sub(1);
+        let nanos = 1_u128
+            .checked_shl(doublings)
+            .and_then(|factor| self.min_backoff.as_nanos().checked_mul(factor));
+        match nanos {
+            Some(nanos) if nanos < self.max_backoff.as_nanos() => from_nanos(nanos),
+            _ => self.max_backoff,
+        }
+    }
+
+    /// The wait after `attempt` failed; `draw` is a uniformly random number.
+    pub fn jittered_backoff(&self, attempt: u32, draw: u64) -> Duration {
+        jitter(self.backoff(attempt), self.backoff_jitter_pct, draw).min(self.max_backoff)
+    }
+
+    /// What follows the failure of `attempt`, which ended `ran` after it had
+    /// been due.
+    pub fn after_failure(&self, attempt: u32, ran: Duration, draw: u64) -> Verdict {
+        if self.was_healthy(attempt, ran) {
+            return Verdict::Retry {
+                delay: self.jittered_backoff(1, draw),
+                attempt: 1,
+            };
+        }
+        let next = attempt.saturating_add(1);
+        match self.n_attempts {
+            Some(cap) if next > cap => Verdict::GiveUp,
+            _ => Verdict::Retry {
+                delay: self.jittered_backoff(attempt, draw),
+                attempt: next,
+            },
+        }
+    }
+
+    /// Whether the failure of `attempt` is no more than a warning.
+    pub fn is_warning(&self, attempt: u32) -> bool {
+        self.n_warn_attempts.is_none_or(|last| attempt <= last)
+    }
+
+    /// The longest that a run can take to count as healthy at any attempt.
+    pub fn healthy_after(&self) -> Duration {
+        self.max_backoff
+            .saturating_mul(self.attempt_reset_after_backoff_multiples)
+    }
+
+    fn was_healthy(&self, attempt: u32, ran: Duration) -> bool {
+        // The first attempt has nothing to reset.
+        let Some(previous @ 1..) = attempt.checked_sub(1) else {
+            return false;
+        };
+        let threshold = self
+            .backoff(previous)
+            .saturating_mul(self.attempt_reset_after_backoff_multiples);
+        ran > threshold
+    }
+}
+
+/// `base` moved by up to `pct` percent (at most 100) either way, as `draw` says.
+pub(crate) fn jitter(base: Duration, pct: u8, draw: u64) -> Duration {
+    let spread = base.as_nanos() / 100 * u128::from(pct.min(100));
+    // `draw` scaled to 0..=2 * spread. Both factors fit: a Duration has fewer
+    // than 2^94 nanoseconds, so the high 32 bits of the draw are used.
+    let offset = ((2 * spread) * u128::from(draw >> 32)) / u128::from(u32::MAX);
+    let nanos = base.as_nanos() - spread + offset;
+    from_nanos(nanos)
+}
+
+fn from_nanos(nanos: u128) -> Duration {
+    match u64::try_from(nanos / 1_000_000_000) {
+        Ok(secs) => Duration::new(secs, (nanos % 1_000_000_000) as u32),
+        Err(_) => Duration::MAX,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn any_duration() -> impl Strategy<Value = Duration> {
+        prop_oneof![
+            Just(Duration::ZERO),
+            Just(Duration::MAX),
+            (any::<u64>(), 0..1_000_000_000_u32).prop_map(|(s, n)| Duration::new(s, n)),
+            (0..100_000_u64).prop_map(Duration::from_millis),
+        ]
+    }
+
+    fn any_settings() -> impl Strategy<Value = RetrySettings> {
+        (
+            any::<Option<u32>>(),
+            any_duration(),
+            any_duration(),
+            any::<u8>(),
+            any::<u32>(),
+        )
+            .prop_map(|(n_attempts, min, max, pct, multiples)| RetrySettings {
+                n_attempts,
+                n_warn_attempts: None,
+                min_backoff: min,
+                max_backoff: max,
+                backoff_jitter_pct: pct,
+                attempt_reset_after_backoff_multiples: multiples,
+            })
+    }
+
+    proptest! {
+        #[test]
+        fn the_wait_is_within_the_jitter_and_never_above_the_maximum(
+            settings in any_settings(), attempt in any::<u32>(), draw in any::<u64>()
+        ) {
+            let wait = settings.jittered_backoff(attempt, draw);
+            let base = settings.backoff(attempt);
+            let spread = base.as_nanos() / 100 * u128::from(settings.backoff_jitter_pct.min(100));
+            prop_assert!(wait <= settings.max_backoff);
+            prop_assert!(wait.as_nanos() >= base.as_nanos() - spread);
+            prop_assert!(wait.as_nanos() <= base.as_nanos() + spread);
+        }
+
+        #[test]
+        fn a_job_never_runs_beyond_its_attempts(
+            settings in any_settings(), ran in any_duration(), draw in any::<u64>()
+        ) {
+            let cap = settings.n_attempts.unwrap_or(u32::MAX);
+            if let Verdict::Retry { attempt, .. } = settings.after_failure(cap, ran, draw) {
+                prop_assert!(attempt <= cap);
+            }
+        }
+    }
+
+    #[test]
+    fn the_wait_doubles_up_to_the_maximum() {
+        let settings = RetrySettings {
+            max_backoff: Duration::from_secs(10),
+            ..RetrySettings::default()
+        };
+        let waits: Vec<u64> = (1..=6).map(|n| settings.backoff(n).as_secs()).collect();
+        assert_eq!(waits, [1, 2, 4, 8, 10, 10]);
+        assert_eq!(settings.backoff(u32::MAX).as_secs(), 10);
+    }
+
+    #[test]
+    fn the_jitter_reaches_both_of_its_ends() {
+        let second = Duration::from_secs(1);
+        assert_eq!(jitter(second, 20, 0), Duration::from_millis(800));
+        assert_eq!(jitter(second, 20, u64::MAX), Duration::from_millis(1_200));
+        assert_eq!(jitter(second, 255, 0), Duration::ZERO);
+    }
+
+    #[test]
+    fn zero_attempts_mean_one() {
+        let settings = RetrySettings {
+            n_attempts: Some(0),
+            ..RetrySettings::default()
+        };
+        let verdict = settings.after_failure(1, Duration::ZERO, 0);
+        assert_eq!(verdict, Verdict::GiveUp);
+    }
+
+    #[test]
+    fn a_long_healthy_run_starts_the_count_again() {
+        let settings = RetrySettings::default();
+        // Attempt 3 was scheduled with a backoff of 2 s; 3 x 2 s is the limit.
+        let short = settings.after_failure(3, Duration::from_secs(6), u64::MAX / 2);
+        assert!(matches!(short, Verdict::Retry { attempt: 4, .. }));
+        let long = settings.after_failure(3, Duration::from_secs(7), u64::MAX / 2);
+        assert!(matches!(long, Verdict::Retry { attempt: 1, .. }));
+        // Also at the cap: the job had recovered.
+        let capped = settings.after_failure(30, Duration::from_secs(4 * 3600), 0);
+        assert!(matches!(capped, Verdict::Retry { attempt: 1, .. }));
+    }
+}
