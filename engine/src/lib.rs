@@ -17,7 +17,7 @@ pub mod payload;
 pub mod retry;
 pub mod store;
 pub mod time;
-//WORKER mod
+pub mod worker;
 
 pub use draw::Entropy;
 pub use history::Snapshot;
@@ -27,4 +27,4 @@ pub use payload::{ErrorText, Payload};
 pub use retry::RetrySettings;
 pub use store::{Command, Rejection, Reply, StoreError};
 pub use time::{Due, Timestamp};
-//WORKER use
+pub use worker::Worker;

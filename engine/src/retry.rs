@@ -23,9 +23,10 @@ pub struct RetrySettings {
     /// Jitter in percent of the wait, 0 to 100; above 100 counts as 100.
     /// Default 20.
     pub backoff_jitter_pct: u8,
-    /// A run that fails only after this many times its preceding backoff has
-    /// passed since it was due was healthy: the job starts again at attempt 1.
-    /// Default 3.
+    /// A run that fails only after it ran for longer than this many times the
+    /// backoff before it was healthy: the job starts again at attempt 1.
+    /// Default 3. Time that a job waited for a worker does not count, so that a
+    /// backlog cannot make a job retry for ever.
     pub attempt_reset_after_backoff_multiples: u32,
 }
 
@@ -83,8 +84,7 @@ impl RetrySettings {
         jitter(self.backoff(attempt), self.backoff_jitter_pct, draw).min(self.max_backoff)
     }
 
-    /// What follows the failure of `attempt`, which ended `ran` after it had
-    /// been due.
+    /// What follows the failure of `attempt`, which ran for `ran`.
     pub fn after_failure(&self, attempt: u32, ran: Duration, draw: u64) -> Verdict {
         if self.was_healthy(attempt, ran) {
             return Verdict::Retry {

@@ -1,0 +1,698 @@
+//! The decisions of one polling process: a state machine without I/O.
+
+mod config;
+mod demand;
+mod io;
+mod lane;
+mod runs;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeSet, VecDeque};
+use std::time::Duration;
+
+pub use config::{TypeConfig, WorkerConfig};
+pub use io::{Action, Ended, Input, Observation, OpId, StopReason};
+pub use lane::LaneKind;
+
+use crate::draw::{Entropy, Purpose};
+use crate::ids::{ClaimId, Run, WorkerId};
+use crate::lifecycle::RunEnd;
+use crate::limits::BATCH_LEN_MAX;
+use crate::retry::{Verdict, jitter};
+use crate::store::{
+    Claim, Claimed, Command, Finish, Heartbeat, Outcome, Quota, Reclaim, Reclaimed, Reply,
+    StoreError, Written,
+};
+use crate::time::Timestamp;
+use demand::Demand;
+use lane::Lane;
+use runs::{RunPhase, Runs};
+
+/// What comes after the shutdown timeout: so long for the aborted runners to
+/// end and for their jobs to be put back.
+pub const SETTLE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Jitter of the periodic timers, so that workers that were started together
+/// do not poll together.
+const PERIOD_JITTER_PCT: u8 = 10;
+
+/// The state machine of one worker.
+///
+/// Feed it with [`Worker::handle_input`], then drain [`Worker::poll_action`]
+/// and perform each action in turn, then wait until [`Worker::poll_timeout`] or
+/// the next input. `now` is the worker's own monotonic time; one that goes
+/// backwards counts as standing still. Every [`Action::Execute`] must be
+/// answered by one [`Input::Replied`], every [`Action::Start`] by one
+/// [`Input::RunEnded`]. After [`Action::Stopped`] it does nothing more.
+#[derive(Debug)]
+pub struct Worker {
+    id: WorkerId,
+    config: WorkerConfig,
+    entropy: Entropy,
+    now: Timestamp,
+    phase: Phase,
+    listening: bool,
+    demand: Demand,
+    runs: Runs,
+    /// Ends of runs that no command carries yet, the oldest first.
+    finishes: VecDeque<Finish>,
+    /// So many of the next ends are sent one by one: their batch was refused,
+    /// and one of them must not keep the others from being recorded.
+    finishes_alone: usize,
+    claim: Lane<ClaimWork>,
+    finish: Lane<Vec<Finish>>,
+    heartbeat: Lane<HeartbeatWork>,
+    reclaim: Lane<()>,
+    claim_seq: i64,
+    ops: u64,
+    periods: u64,
+    poll_at: Timestamp,
+    reclaim_at: Timestamp,
+    /// `None` while there is nothing to keep alive.
+    heartbeat_at: Option<Timestamp>,
+    actions: VecDeque<Action>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Running,
+    /// Claims nothing; ends when all is settled, or at `until`.
+    Draining {
+        until: Timestamp,
+    },
+    Stopped,
+}
+
+#[derive(Debug)]
+struct ClaimWork {
+    claim: Claim,
+    sent_at: Timestamp,
+}
+
+#[derive(Debug)]
+struct HeartbeatWork {
+    runs: Vec<Run>,
+    sent_at: Timestamp,
+}
+
+#[derive(Clone, Copy)]
+enum Period {
+    Poll = 1,
+    Reclaim = 2,
+    Heartbeat = 3,
+}
+
+impl Worker {
+    /// A worker that will claim and look for lost jobs at its first
+    /// [`Input::TimerFired`], which is due at once.
+    pub fn new(now: Timestamp, config: WorkerConfig, mut entropy: Entropy) -> Self {
+        let config = config.clamped();
+        let mut demand = Demand::new(config.types.iter().map(|t| t.job_type.clone()));
+        demand.want_all();
+        Self {
+            id: entropy.worker_id(),
+            config,
+            entropy,
+            now,
+            phase: Phase::Running,
+            listening: false,
+            demand,
+            runs: Runs::default(),
+            finishes: VecDeque::new(),
+            finishes_alone: 0,
+            claim: Lane::new(LaneKind::Claim),
+            finish: Lane::new(LaneKind::Finish),
+            heartbeat: Lane::new(LaneKind::Heartbeat),
+            reclaim: Lane::new(LaneKind::Reclaim),
+            claim_seq: 0,
+            ops: 0,
+            periods: 0,
+            poll_at: now,
+            reclaim_at: now,
+            heartbeat_at: None,
+            actions: VecDeque::new(),
+        }
+    }
+
+    /// The identity under which it claims.
+    pub fn id(&self) -> WorkerId {
+        self.id
+    }
+
+    /// Takes in what happened at `now`.
+    pub fn handle_input(&mut self, now: Timestamp, input: Input) {
+        self.now = self.now.max(now);
+        if self.phase == Phase::Stopped {
+            return;
+        }
+        match input {
+            Input::TimerFired => self.timer_fired(),
+            Input::Woken(job_type) => self.demand.want(&job_type),
+            Input::Listening(listening) => self.listening_changed(listening),
+            Input::Replied { op, result } => self.replied(op, result),
+            Input::RunEnded { run, ended } => self.run_ended(run, ended),
+            Input::ShutdownRequested => self.shutdown_requested(),
+        }
+        self.pump();
+    }
+
+    /// The next thing to do, until there is none.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// When to send [`Input::TimerFired`]; `None` when only an input can change
+    /// anything.
+    pub fn poll_timeout(&self) -> Option<Timestamp> {
+        let waits = [
+            self.claim.waits_until(),
+            self.finish.waits_until(),
+            self.heartbeat.waits_until(),
+            self.heartbeat_at.filter(|_| self.heartbeat.is_idle()),
+            self.runs.next_timer(self.config.lease),
+        ];
+        let of_phase = match self.phase {
+            Phase::Stopped => return None,
+            Phase::Draining { until } => [Some(until), None, None, None],
+            Phase::Running => [
+                Some(self.poll_at),
+                self.demand.next_due(),
+                self.reclaim.waits_until(),
+                Some(self.reclaim_at).filter(|_| self.reclaim.is_idle()),
+            ],
+        };
+        waits.into_iter().chain(of_phase).flatten().min()
+    }
+
+    fn timer_fired(&mut self) {
+        let now = self.now;
+        if let Some(work) = self.claim.take_due(now) {
+            self.claim_again(work);
+        }
+        if let Some(finishes) = self.finish.take_due(now) {
+            self.send_finishes(finishes);
+        }
+        if self.heartbeat.take_due(now).is_some() {
+            self.heartbeat_at = Some(now);
+        }
+        if self.reclaim.take_due(now).is_some() {
+            self.reclaim_at = now;
+        }
+        for run in self.runs.lapsed(now, self.config.lease) {
+            self.stop_run(run, StopReason::LeaseLost);
+        }
+        for run in self.runs.abort_due(now) {
+            self.actions.push_back(Action::Abort(run));
+        }
+        self.demand.want_due(now);
+        if self.poll_at <= now {
+            self.demand.want_all();
+            self.schedule_poll();
+        }
+    }
+
+    fn listening_changed(&mut self, listening: bool) {
+        self.listening = listening;
+        // What was announced meanwhile is lost, and the poll interval changes.
+        self.demand.want_all();
+        self.schedule_poll();
+    }
+
+    /// Sends whatever can be sent now.
+    fn pump(&mut self) {
+        if self.finish.is_idle() {
+            self.start_finish();
+        }
+        if self.heartbeat.is_idle() {
+            self.start_heartbeat();
+        }
+        match self.phase {
+            Phase::Running => {
+                if self.claim.is_idle() {
+                    self.start_claim();
+                }
+                if self.reclaim.is_idle() && self.reclaim_at <= self.now {
+                    self.start_reclaim();
+                }
+            }
+            Phase::Draining { until } => {
+                let settled = self.runs.len() == 0 && self.claim.is_idle();
+                if settled || until <= self.now {
+                    self.stop();
+                }
+            }
+            Phase::Stopped => {}
+        }
+    }
+
+    fn start_claim(&mut self) {
+        let executing = self.runs.executing();
+        // Runs whose end cannot be recorded hold no place, but there is a limit
+        // to how many of them may gather while the store is away.
+        let unsettled_max = self.config.jobs_max as usize + BATCH_LEN_MAX;
+        if executing >= self.config.jobs_min || self.runs.len() >= unsettled_max {
+            return;
+        }
+        let quotas = self.demand.plan(self.config.jobs_max - executing);
+        if quotas.is_empty() {
+            return;
+        }
+        self.claim_seq += 1;
+        let id = ClaimId {
+            worker: self.id,
+            seq: self.claim_seq,
+        };
+        self.send_claim(Claim {
+            id,
+            repeat: false,
+            quotas,
+            lease: self.config.lease,
+        });
+    }
+
+    /// The wait after a failed claim is over.
+    fn claim_again(&mut self, ClaimWork { mut claim, .. }: ClaimWork) {
+        if !claim.repeat {
+            // It certainly took nothing: a fresh one knows more.
+            return;
+        }
+        if self.phase != Phase::Running {
+            // Only to find out what it took, and put that back.
+            claim.quotas.clear();
+        }
+        self.send_claim(claim);
+    }
+
+    fn send_claim(&mut self, claim: Claim) {
+        let op = self.execute(Command::Claim(claim.clone()));
+        let sent_at = self.now;
+        self.claim.start(op, ClaimWork { claim, sent_at });
+    }
+
+    fn start_finish(&mut self) {
+        let len_max = if self.finishes_alone > 0 {
+            self.finishes_alone -= 1;
+            1
+        } else {
+            BATCH_LEN_MAX
+        };
+        let len = self.finishes.len().min(len_max);
+        if len > 0 {
+            let batch = self.finishes.drain(..len).collect();
+            self.send_finishes(batch);
+        }
+    }
+
+    fn send_finishes(&mut self, finishes: Vec<Finish>) {
+        let op = self.execute(Command::Finish(finishes.clone()));
+        self.finish.start(op, finishes);
+    }
+
+    fn start_heartbeat(&mut self) {
+        let quarter = self.config.lease / 4;
+        match self.heartbeat_at {
+            None if self.runs.len() > 0 => {
+                self.heartbeat_at = Some(self.after(Period::Heartbeat, quarter));
+            }
+            Some(at) if at <= self.now => {
+                let mut runs: Vec<Run> = self.runs.leased().collect();
+                if runs.is_empty() {
+                    self.heartbeat_at = None;
+                    return;
+                }
+                // More than a batch can only be runs that wait for a store that
+                // is away; they are renewed in turn, the oldest claims first.
+                runs.truncate(BATCH_LEN_MAX);
+                let op = self.execute(Command::Heartbeat(Heartbeat {
+                    runs: runs.clone(),
+                    lease: self.config.lease,
+                }));
+                let sent_at = self.now;
+                self.heartbeat.start(op, HeartbeatWork { runs, sent_at });
+                self.heartbeat_at = Some(self.after(Period::Heartbeat, quarter));
+            }
+            _ => {}
+        }
+    }
+
+    fn start_reclaim(&mut self) {
+        self.reclaim_at = self.after(Period::Reclaim, self.config.lease / 2);
+        let policies: Vec<_> = self.config.types.iter().map(TypeConfig::policy).collect();
+        if policies.is_empty() {
+            return;
+        }
+        let op = self.execute(Command::Reclaim(Reclaim {
+            policies,
+            jobs_max: BATCH_LEN_MAX as u32,
+        }));
+        self.reclaim.start(op, ());
+    }
+
+    fn execute(&mut self, command: Command) -> OpId {
+        self.ops += 1;
+        let op = OpId(self.ops);
+        self.actions.push_back(Action::Execute { op, command });
+        op
+    }
+
+    fn replied(&mut self, op: OpId, result: Result<Reply, StoreError>) {
+        if self.claim.awaits(op) {
+            let work = self.claim.take().expect("a claim is under way");
+            match result {
+                Ok(Reply::Claimed(claimed)) => self.claimed(work, claimed),
+                other => self.claim_failed(work, unexpected(other)),
+            }
+        } else if self.finish.awaits(op) {
+            let work = self.finish.take().expect("a finish is under way");
+            match result {
+                Ok(Reply::Finished(written)) => self.finished(work, &written),
+                other => self.finish_failed(work, unexpected(other)),
+            }
+        } else if self.heartbeat.awaits(op) {
+            let work = self.heartbeat.take().expect("a heartbeat is under way");
+            match result {
+                Ok(Reply::Heartbeat(written)) => self.heartbeat_done(work, &written),
+                other => {
+                    // A lease must not run out in a wait.
+                    let wait_max = self.config.lease / 8;
+                    let error = unexpected(other);
+                    let wait = self
+                        .heartbeat
+                        .wait(self.now, work, wait_max, &mut self.entropy);
+                    self.observe_failure(LaneKind::Heartbeat, error, wait);
+                }
+            }
+        } else if self.reclaim.awaits(op) {
+            self.reclaim.take();
+            match result {
+                Ok(Reply::Reclaimed(reclaimed)) => self.reclaimed(reclaimed),
+                other => {
+                    let error = unexpected(other);
+                    let wait = self
+                        .reclaim
+                        .wait(self.now, (), Duration::MAX, &mut self.entropy);
+                    self.observe_failure(LaneKind::Reclaim, error, wait);
+                }
+            }
+        }
+    }
+
+    fn claimed(&mut self, work: ClaimWork, claimed: Claimed) {
+        self.claim.succeeded();
+        let found_again = work.claim.repeat && !claimed.jobs.is_empty();
+        if found_again {
+            // It says nothing about what else is due.
+            self.want_again(&work.claim.quotas);
+        } else {
+            self.demand.learn(self.now, &work.claim.quotas, &claimed);
+        }
+        for job in claimed.jobs {
+            if self.runs.contains(job.run) {
+                continue;
+            }
+            self.runs.insert(work.sent_at, &job);
+            if self.phase == Phase::Running {
+                self.actions.push_back(Action::Start(job));
+            } else {
+                self.settle(job.run, Outcome::Released);
+            }
+        }
+    }
+
+    fn claim_failed(&mut self, work: ClaimWork, error: StoreError) {
+        let mut work = work;
+        match error {
+            StoreError::Unknown(_) => work.claim.repeat = true,
+            StoreError::Failed(_) | StoreError::Rejected(_) => {
+                // A repeat that failed is still a repeat.
+                self.want_again(&work.claim.quotas);
+            }
+        }
+        if self.phase != Phase::Running && !work.claim.repeat {
+            return;
+        }
+        let wait = self
+            .claim
+            .wait(self.now, work, Duration::MAX, &mut self.entropy);
+        self.observe_failure(LaneKind::Claim, error, wait);
+    }
+
+    fn want_again(&mut self, quotas: &[Quota]) {
+        for quota in quotas {
+            self.demand.want(&quota.job_type);
+        }
+    }
+
+    fn finished(&mut self, batch: Vec<Finish>, written: &[Written]) {
+        self.finish.succeeded();
+        let mut announce = BTreeSet::new();
+        for (finish, written) in batch.into_iter().zip(written) {
+            let job_type = self
+                .runs
+                .get(finish.run)
+                .map(|state| state.job_type.clone());
+            self.runs.remove(finish.run);
+            let Some(job_type) = job_type else { continue };
+            match (written, finish.outcome) {
+                (Written::Stale, _) => {
+                    let run = finish.run;
+                    self.observe(Observation::RunLost { run, job_type });
+                }
+                (Written::Applied, Outcome::Released) => {
+                    announce.insert(job_type);
+                }
+                (Written::Applied, Outcome::Rescheduled { .. } | Outcome::Retried { .. }) => {
+                    // When it is due is the store's business: the claim that
+                    // follows brings it along.
+                    self.demand.want(&job_type);
+                }
+                (Written::Applied, Outcome::Completed | Outcome::Errored { .. }) => {}
+            }
+        }
+        if !announce.is_empty() {
+            self.actions.push_back(Action::Announce(announce));
+        }
+    }
+
+    fn finish_failed(&mut self, batch: Vec<Finish>, error: StoreError) {
+        match error {
+            StoreError::Rejected(_) if batch.len() > 1 => {
+                self.finishes_alone = batch.len();
+                for finish in batch.into_iter().rev() {
+                    self.finishes.push_front(finish);
+                }
+            }
+            StoreError::Rejected(_) => {
+                for Finish { run, .. } in batch {
+                    self.runs.remove(run);
+                    let error = error.clone();
+                    self.observe(Observation::FinishRefused { run, error });
+                }
+            }
+            StoreError::Failed(_) | StoreError::Unknown(_) => {
+                let wait = self
+                    .finish
+                    .wait(self.now, batch, Duration::MAX, &mut self.entropy);
+                self.observe_failure(LaneKind::Finish, error, wait);
+            }
+        }
+    }
+
+    fn heartbeat_done(&mut self, work: HeartbeatWork, written: &[Written]) {
+        self.heartbeat.succeeded();
+        for (run, written) in work.runs.into_iter().zip(written) {
+            match written {
+                Written::Applied => self.runs.renewed(run, work.sent_at),
+                Written::Stale => {
+                    let abort_at = self.now.saturating_add(self.config.shutdown_timeout);
+                    if self.runs.lost(run, abort_at) {
+                        self.stop_run(run, StopReason::LeaseLost);
+                    }
+                }
+            }
+        }
+    }
+
+    fn reclaimed(&mut self, reclaimed: Vec<Reclaimed>) {
+        self.reclaim.succeeded();
+        if reclaimed.len() >= BATCH_LEN_MAX {
+            self.reclaim_at = self.now;
+        }
+        let mut announce = BTreeSet::new();
+        for reclaimed in reclaimed {
+            if reclaimed.end == RunEnd::Lost {
+                self.demand.want(&reclaimed.job_type);
+                announce.insert(reclaimed.job_type.clone());
+            }
+            self.observe(Observation::Reclaimed(reclaimed));
+        }
+        if !announce.is_empty() {
+            self.actions.push_back(Action::Announce(announce));
+        }
+    }
+
+    fn run_ended(&mut self, run: Run, ended: Ended) {
+        let Some(state) = self.runs.get(run) else {
+            return;
+        };
+        if state.phase == RunPhase::Finishing {
+            return;
+        }
+        let (job_type, attempt) = (state.job_type.clone(), state.attempt);
+        // A heartbeat that crossed the caller's commit found the run over, too.
+        if state.lost && !matches!(ended, Ended::Settled(_)) {
+            self.runs.remove(run);
+            self.observe(Observation::RunLost { run, job_type });
+            return;
+        }
+        let ran = state.age(self.now);
+        match ended {
+            Ended::Completed => self.conclude(run, Outcome::Completed, false),
+            Ended::Rescheduled(due) => self.conclude(run, Outcome::Rescheduled { due }, false),
+            Ended::Aborted => self.conclude(run, Outcome::Released, false),
+            Ended::Failed(error) => {
+                let draw = self.entropy.draw(Purpose::Backoff(run));
+                let settings = self.config.types.iter().find(|t| t.job_type == job_type);
+                let retry = &settings.expect("only known types are claimed").retry;
+                let warning = retry.is_warning(attempt);
+                match retry.after_failure(attempt, ran, draw) {
+                    Verdict::Retry { delay, attempt } => {
+                        let outcome = Outcome::Retried {
+                            delay,
+                            attempt,
+                            error,
+                        };
+                        self.conclude(run, outcome, warning);
+                    }
+                    Verdict::GiveUp => self.conclude(run, Outcome::Errored { error }, false),
+                }
+            }
+            Ended::Settled(end) => {
+                self.runs.remove(run);
+                if !end.is_final() {
+                    self.demand.want(&job_type);
+                }
+                self.observe(Observation::RunEnded {
+                    run,
+                    job_type,
+                    attempt,
+                    end,
+                    error: None,
+                    retry_in: None,
+                    warning: false,
+                });
+            }
+            Ended::LeaseLost => {
+                self.runs.remove(run);
+                self.observe(Observation::RunLost { run, job_type });
+            }
+        }
+    }
+
+    fn conclude(&mut self, run: Run, outcome: Outcome, warning: bool) {
+        let state = self.runs.get(run).expect("the caller knows the run");
+        let observation = Observation::RunEnded {
+            run,
+            job_type: state.job_type.clone(),
+            attempt: state.attempt,
+            end: outcome.end(),
+            error: outcome.error().cloned(),
+            retry_in: match outcome {
+                Outcome::Retried { delay, .. } => Some(delay),
+                _ => None,
+            },
+            warning,
+        };
+        self.observe(observation);
+        self.settle(run, outcome);
+    }
+
+    fn settle(&mut self, run: Run, outcome: Outcome) {
+        self.runs.finishing(run);
+        self.finishes.push_back(Finish { run, outcome });
+    }
+
+    fn shutdown_requested(&mut self) {
+        if self.phase != Phase::Running {
+            return;
+        }
+        let executing = self.runs.executing();
+        self.observe(Observation::Draining { executing });
+        let abort_at = self.now.saturating_add(self.config.shutdown_timeout);
+        let until = abort_at.saturating_add(SETTLE_TIMEOUT);
+        self.phase = Phase::Draining { until };
+        for run in self.runs.abort_all_at(abort_at) {
+            self.stop_run(run, StopReason::Shutdown);
+        }
+        if self.claim.waits_until().is_some()
+            && let Some(work) = self.claim.take()
+        {
+            self.claim_again(work);
+        }
+        if abort_at <= self.now {
+            for run in self.runs.abort_due(self.now) {
+                self.actions.push_back(Action::Abort(run));
+            }
+        }
+    }
+
+    fn stop(&mut self) {
+        self.phase = Phase::Stopped;
+        let unsettled = self.runs.len();
+        self.observe(Observation::Drained { unsettled });
+        self.actions.push_back(Action::Stopped);
+    }
+
+    fn stop_run(&mut self, run: Run, reason: StopReason) {
+        self.actions.push_back(Action::Stop { run, reason });
+    }
+
+    fn observe(&mut self, observation: Observation) {
+        self.actions.push_back(Action::Observe(observation));
+    }
+
+    fn observe_failure(&mut self, kind: LaneKind, error: StoreError, retry_in: Duration) {
+        let failures = match kind {
+            LaneKind::Claim => self.claim.failures(),
+            LaneKind::Finish => self.finish.failures(),
+            LaneKind::Heartbeat => self.heartbeat.failures(),
+            LaneKind::Reclaim => self.reclaim.failures(),
+        };
+        self.observe(Observation::StoreFailed {
+            lane: kind,
+            error,
+            failures,
+            retry_in,
+        });
+    }
+
+    fn schedule_poll(&mut self) {
+        let interval = if self.listening {
+            self.config.poll_interval
+        } else {
+            self.config.poll_interval_deaf
+        };
+        self.poll_at = self.after(Period::Poll, interval);
+    }
+
+    /// The end of a period that starts now, with jitter.
+    fn after(&mut self, timer: Period, period: Duration) -> Timestamp {
+        self.periods += 1;
+        let draw = self.entropy.draw(Purpose::Interval {
+            timer: timer as u8,
+            n: self.periods,
+        });
+        let period = jitter(period, PERIOD_JITTER_PCT, draw);
+        self.now.saturating_add(period)
+    }
+}
+
+/// An error, or a reply that does not belong to its command, which is a bug of
+/// the store and handled like an error.
+fn unexpected(result: Result<Reply, StoreError>) -> StoreError {
+    match result {
+        Err(error) => error,
+        Ok(_) => StoreError::Failed("the store sent the reply of another command".to_owned()),
+    }
+}

@@ -1,0 +1,583 @@
+//! The worker against the model store, without any runtime.
+
+use super::*;
+use crate::JobType;
+use crate::RetrySettings;
+use crate::history::Snapshot;
+use crate::ids::{Fence, JobId};
+use crate::lifecycle::State;
+use crate::model::ModelStore;
+use crate::payload::{ErrorText, Payload};
+use crate::store::{ClaimedJob, NewJob, Rejection};
+use crate::time::Due;
+
+const TYPE: JobType = JobType::new("mail");
+const LEASE: Duration = Duration::from_secs(40);
+
+/// A worker, its store, and the wire between them, which a test can cut.
+struct Bench {
+    now: Timestamp,
+    worker: Worker,
+    model: ModelStore,
+    /// Commands that were sent and not answered yet.
+    wire: VecDeque<(OpId, Command)>,
+    /// Whether commands are answered at once.
+    connected: bool,
+    started: Vec<ClaimedJob>,
+    stops: Vec<(Run, StopReason)>,
+    aborts: Vec<Run>,
+    seen: Vec<Observation>,
+    stopped: bool,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    fn with(change: impl FnOnce(&mut WorkerConfig)) -> Self {
+        let mut config = WorkerConfig {
+            types: vec![TypeConfig {
+                job_type: TYPE,
+                retry: RetrySettings::default(),
+                crashes_max: Some(3),
+            }],
+            jobs_max: 4,
+            jobs_min: 4,
+            lease: LEASE,
+            poll_interval: Duration::from_secs(60),
+            poll_interval_deaf: Duration::from_secs(1),
+            shutdown_timeout: Duration::from_secs(5),
+        };
+        change(&mut config);
+        let now = Timestamp::EPOCH;
+        Self {
+            now,
+            worker: Worker::new(now, config, Entropy::from_seed([1; 32])),
+            model: ModelStore::new(),
+            wire: VecDeque::new(),
+            connected: true,
+            started: Vec::new(),
+            stops: Vec::new(),
+            aborts: Vec::new(),
+            seen: Vec::new(),
+            stopped: false,
+        }
+    }
+
+    fn spawn(&mut self, n: u128, due: Due) -> JobId {
+        let id = JobId(uuid::Uuid::from_u128(n));
+        let job = NewJob {
+            id,
+            job_type: TYPE,
+            unique_type: false,
+            due,
+            config: Payload::from_json("{}"),
+            trace: None,
+            token: 0,
+        };
+        let command = Command::Spawn(vec![job]);
+        self.model.apply(self.now, &command).unwrap();
+        id
+    }
+
+    fn spawn_many(&mut self, ids: std::ops::RangeInclusive<u128>) {
+        for n in ids {
+            self.spawn(n, Due::Now);
+        }
+    }
+
+    fn input(&mut self, input: Input) {
+        self.worker.handle_input(self.now, input);
+        self.drain();
+    }
+
+    fn drain(&mut self) {
+        while let Some(action) = self.worker.poll_action() {
+            assert!(!self.stopped, "{action:?} after Stopped");
+            match action {
+                Action::Execute { op, command } => self.wire.push_back((op, command)),
+                Action::Start(job) => self.started.push(job),
+                Action::Stop { run, reason } => self.stops.push((run, reason)),
+                Action::Abort(run) => self.aborts.push(run),
+                Action::Observe(observation) => self.seen.push(observation),
+                Action::Announce(_) => {}
+                Action::Stopped => self.stopped = true,
+            }
+        }
+        if self.connected && !self.wire.is_empty() {
+            self.answer();
+        }
+    }
+
+    /// Carries out the oldest command and delivers its reply.
+    fn answer(&mut self) {
+        let (op, command) = self.wire.pop_front().expect("a command was sent");
+        let result = self.model.apply(self.now, &command);
+        self.input(Input::Replied {
+            op,
+            result: result.map_err(StoreError::from),
+        });
+    }
+
+    /// Carries out the oldest command or not, and delivers an error.
+    fn fail(&mut self, carry_out: bool, error: StoreError) {
+        let (op, command) = self.wire.pop_front().expect("a command was sent");
+        if carry_out {
+            self.model.apply(self.now, &command).unwrap();
+        }
+        self.input(Input::Replied {
+            op,
+            result: Err(error),
+        });
+    }
+
+    /// Lets time pass, with the timer fired whenever it is due.
+    fn pass(&mut self, duration: Duration) {
+        let until = self.now.saturating_add(duration);
+        while let Some(at) = self.worker.poll_timeout().filter(|at| *at <= until) {
+            self.now = self.now.max(at);
+            self.input(Input::TimerFired);
+        }
+        self.now = until;
+    }
+
+    fn end(&mut self, run: Run, ended: Ended) {
+        self.input(Input::RunEnded { run, ended });
+    }
+
+    fn job(&self, id: JobId) -> &Snapshot {
+        self.model.find(id).expect("the job was spawned")
+    }
+
+    fn ends(&self, id: JobId) -> Vec<RunEnd> {
+        self.job(id).runs.iter().map(|run| run.end).collect()
+    }
+}
+
+fn secs(secs: u64) -> Duration {
+    Duration::from_secs(secs)
+}
+
+fn unknown() -> StoreError {
+    StoreError::Unknown("timeout".into())
+}
+
+fn failed(text: &str) -> Ended {
+    Ended::Failed(ErrorText::new(text))
+}
+
+#[test]
+fn a_due_job_is_claimed_run_and_completed() {
+    let mut bench = Bench::new();
+    let job = bench.spawn(1, Due::Now);
+    bench.pass(Duration::ZERO);
+    let run = bench.started[0].run;
+    assert_eq!((run.job, run.fence), (job, Fence(1)));
+    bench.end(run, Ended::Completed);
+    assert_eq!(bench.job(job).state(), State::Completed);
+    assert_eq!(bench.ends(job), [RunEnd::Completed]);
+}
+
+#[test]
+fn a_later_job_starts_at_its_time_and_not_before() {
+    let mut bench = Bench::with(|config| config.poll_interval_deaf = secs(3600));
+    bench.spawn(1, Due::In(secs(60)));
+    bench.pass(secs(60) - Duration::from_micros(1));
+    assert!(bench.started.is_empty());
+    bench.pass(Duration::from_micros(1));
+    assert_eq!(bench.started.len(), 1);
+}
+
+#[test]
+fn a_full_claim_claims_again_as_soon_as_there_is_room() {
+    let mut bench = Bench::with(|config| config.poll_interval_deaf = secs(3600));
+    bench.spawn_many(1..=9);
+    bench.pass(Duration::ZERO);
+    assert_eq!(bench.started.len(), 4);
+    for n in 0..9 {
+        let run = bench.started[n].run;
+        bench.end(run, Ended::Completed);
+    }
+    assert_eq!(bench.started.len(), 9);
+}
+
+#[test]
+fn with_a_gap_below_the_maximum_a_claim_waits_until_it_is_worth_it() {
+    let mut bench = Bench::with(|config| config.jobs_min = 2);
+    bench.spawn_many(1..=6);
+    bench.pass(Duration::ZERO);
+    for n in 0..2 {
+        let run = bench.started[n].run;
+        bench.end(run, Ended::Completed);
+    }
+    assert_eq!(bench.started.len(), 4, "two of four run");
+    let run = bench.started[2].run;
+    bench.end(run, Ended::Completed);
+    assert_eq!(bench.started.len(), 6, "one of four ran");
+}
+
+#[test]
+fn ends_gather_while_one_batch_is_under_way() {
+    let mut bench = Bench::new();
+    bench.spawn_many(1..=4);
+    bench.pass(Duration::ZERO);
+    bench.connected = false;
+    for n in 0..4 {
+        let run = bench.started[n].run;
+        bench.end(run, Ended::Completed);
+    }
+    let batches = |bench: &Bench| -> Vec<usize> {
+        let finishes = bench.wire.iter().filter_map(|(_, command)| match command {
+            Command::Finish(batch) => Some(batch.len()),
+            _ => None,
+        });
+        finishes.collect()
+    };
+    assert_eq!(batches(&bench), [1]);
+    bench.answer();
+    bench.answer();
+    assert_eq!(batches(&bench), [3]);
+}
+
+#[test]
+fn a_claim_whose_reply_was_lost_is_repeated_and_strands_nothing() {
+    let mut bench = Bench::new();
+    let job = bench.spawn(1, Due::Now);
+    bench.connected = false;
+    bench.pass(Duration::ZERO);
+    bench.fail(true, unknown());
+    assert_eq!(bench.job(job).state(), State::Running);
+    bench.connected = true;
+    bench.pass(secs(1));
+    assert_eq!(bench.started.len(), 1);
+    assert_eq!(bench.started[0].run.fence, Fence(1));
+}
+
+#[test]
+fn an_end_whose_reply_was_lost_is_recorded_once() {
+    let mut bench = Bench::new();
+    let job = bench.spawn(1, Due::Now);
+    bench.pass(Duration::ZERO);
+    bench.connected = false;
+    let run = bench.started[0].run;
+    bench.end(run, failed("no route"));
+    let claims = bench.wire.len() - 1;
+    for _ in 0..claims {
+        bench.answer();
+    }
+    bench.fail(true, unknown());
+    bench.connected = true;
+    bench.pass(Duration::from_millis(200));
+    assert_eq!(bench.ends(job), [RunEnd::Retried]);
+    let lost = |seen: &Observation| matches!(seen, Observation::RunLost { .. });
+    assert!(!bench.seen.iter().any(lost));
+}
+
+#[test]
+fn failures_back_off_and_end_the_job_after_the_last_attempt() {
+    let mut bench = Bench::with(|config| {
+        config.types[0].retry = RetrySettings {
+            n_attempts: Some(3),
+            backoff_jitter_pct: 0,
+            ..RetrySettings::default()
+        };
+    });
+    let job = bench.spawn(1, Due::Now);
+    for attempt in 1..=3 {
+        bench.pass(secs(2));
+        let started = bench.started.last().unwrap().clone();
+        assert_eq!(started.attempt, attempt);
+        bench.end(started.run, failed("no route"));
+    }
+    let runs = &bench.job(job).runs;
+    let waits = runs.iter().filter_map(|run| {
+        let due_at = run.next_due_at?;
+        Some(due_at.saturating_since(run.ended_at).as_secs())
+    });
+    assert_eq!(waits.collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(bench.job(job).state(), State::Errored);
+    assert_eq!(runs[2].error.as_ref().unwrap().as_str(), "no route");
+}
+
+#[test]
+fn waiting_for_a_worker_does_not_count_as_a_healthy_run() {
+    let mut bench = Bench::with(|config| {
+        config.types[0].retry.n_attempts = Some(2);
+    });
+    let job = bench.spawn(1, Due::Now);
+    bench.pass(Duration::ZERO);
+    let run = bench.started[0].run;
+    bench.end(run, failed("no route"));
+    // No worker looks for an hour; then the job fails at once.
+    bench.now = bench.now.saturating_add(secs(3600));
+    bench.pass(Duration::ZERO);
+    let run = bench.started[1].run;
+    bench.end(run, failed("no route"));
+    assert_eq!(bench.ends(job), [RunEnd::Retried, RunEnd::Errored]);
+}
+
+#[test]
+fn a_run_keeps_its_lease_for_as_long_as_it_takes() {
+    let mut bench = Bench::new();
+    let job = bench.spawn(1, Due::Now);
+    bench.pass(LEASE * 20);
+    assert_eq!(bench.started.len(), 1);
+    let lease = bench.job(job).live.as_ref().unwrap().lease.unwrap();
+    assert!(lease.expires_at > bench.now);
+    assert_eq!(bench.stops, []);
+}
+
+#[test]
+fn a_runner_is_told_and_then_aborted_when_its_lease_is_lost() {
+    let mut bench = Bench::new();
+    let job = bench.spawn(1, Due::Now);
+    bench.pass(Duration::ZERO);
+    let run = bench.started[0].run;
+    // Another worker takes the job back, and this one hears of it at its next
+    // heartbeat.
+    let reclaim = Command::Reclaim(Reclaim {
+        policies: bench
+            .worker
+            .config
+            .types
+            .iter()
+            .map(TypeConfig::policy)
+            .collect(),
+        jobs_max: 10,
+    });
+    let later = bench.now.saturating_add(LEASE);
+    bench.model.apply(later, &reclaim).unwrap();
+    bench.pass(LEASE / 3);
+    assert_eq!(bench.stops, [(run, StopReason::LeaseLost)]);
+    bench.pass(secs(5));
+    assert_eq!(bench.aborts, [run]);
+    bench.end(run, Ended::Aborted);
+    assert_eq!(bench.ends(job)[0], RunEnd::Lost);
+    let lost = |seen: &Observation| matches!(seen, Observation::RunLost { .. });
+    assert!(bench.seen.iter().any(lost));
+}
+
+#[test]
+fn a_runner_is_told_when_its_lease_could_not_be_renewed() {
+    let mut bench = Bench::new();
+    bench.spawn(1, Due::Now);
+    bench.pass(Duration::ZERO);
+    bench.connected = false;
+    bench.pass(LEASE - Duration::from_micros(1));
+    assert_eq!(bench.stops, []);
+    bench.pass(Duration::from_micros(1));
+    let run = bench.started[0].run;
+    assert_eq!(bench.stops, [(run, StopReason::LeaseLost)]);
+    assert_eq!(bench.aborts, [], "the lease may be good still");
+}
+
+#[test]
+fn a_lost_job_is_taken_back_and_run_again_at_the_next_attempt() {
+    let mut bench = Bench::new();
+    let job = bench.spawn(1, Due::Now);
+    let claim = Command::Claim(Claim {
+        id: ClaimId {
+            worker: WorkerId(uuid::Uuid::from_u128(99)),
+            seq: 1,
+        },
+        repeat: false,
+        quotas: vec![Quota {
+            job_type: TYPE,
+            jobs_max: 1,
+        }],
+        lease: LEASE,
+    });
+    bench.model.apply(bench.now, &claim).unwrap();
+    bench.pass(LEASE * 2);
+    assert_eq!(bench.ends(job), [RunEnd::Lost]);
+    assert_eq!(bench.started[0].attempt, 2);
+    assert_eq!(bench.started[0].run.fence, Fence(2));
+}
+
+#[test]
+fn store_errors_are_retried_ever_more_slowly() {
+    let mut bench = Bench::new();
+    bench.connected = false;
+    bench.pass(Duration::ZERO);
+    let mut waits = Vec::new();
+    for _ in 0..12 {
+        while let Some((_, command)) = bench.wire.front() {
+            let is_claim = matches!(command, Command::Claim(_));
+            bench.fail(false, StoreError::Failed("away".into()));
+            if let Some(Observation::StoreFailed { retry_in, .. }) = bench.seen.last()
+                && is_claim
+            {
+                waits.push(*retry_in);
+            }
+        }
+        let next = bench.worker.poll_timeout().unwrap();
+        let wait = next.saturating_since(bench.now);
+        bench.pass(wait);
+    }
+    assert!(waits[0] < Duration::from_millis(126));
+    assert!(waits.windows(2).take(6).all(|w| w[0] < w[1]), "{waits:?}");
+    assert!(waits.iter().all(|wait| *wait < secs(19)));
+}
+
+#[test]
+fn one_end_that_is_refused_does_not_keep_the_others_from_being_recorded() {
+    let mut bench = Bench::new();
+    let jobs: Vec<_> = (1..=3).map(|n| bench.spawn(n, Due::Now)).collect();
+    bench.pass(Duration::ZERO);
+    bench.connected = false;
+    for n in 0..3 {
+        let run = bench.started[n].run;
+        bench.end(run, Ended::Completed);
+    }
+    let refused = || StoreError::Rejected(Rejection::Data("bad".into()));
+    bench.answer();
+    let mut refusals = 0;
+    while let Some((_, command)) = bench.wire.front() {
+        match command {
+            Command::Finish(batch) if batch.iter().any(|finish| finish.run.job == jobs[2]) => {
+                refusals += 1;
+                bench.fail(false, refused());
+            }
+            _ => bench.answer(),
+        }
+    }
+    assert_eq!(refusals, 2, "in its batch, and alone");
+    assert_eq!(bench.job(jobs[1]).state(), State::Completed);
+    assert_eq!(bench.job(jobs[2]).state(), State::Running);
+    let alone = |seen: &Observation| matches!(seen, Observation::FinishRefused { .. });
+    assert!(bench.seen.iter().any(alone));
+}
+
+#[test]
+fn an_idle_worker_stops_at_once() {
+    let mut bench = Bench::new();
+    bench.pass(secs(1));
+    bench.input(Input::ShutdownRequested);
+    assert!(bench.stopped);
+    assert_eq!(bench.worker.poll_timeout(), None);
+}
+
+#[test]
+fn a_shutdown_waits_for_the_runners_and_claims_nothing_more() {
+    let mut bench = Bench::new();
+    let job = bench.spawn(1, Due::Now);
+    bench.pass(Duration::ZERO);
+    bench.input(Input::ShutdownRequested);
+    let run = bench.started[0].run;
+    assert_eq!(bench.stops, [(run, StopReason::Shutdown)]);
+    bench.spawn(2, Due::Now);
+    bench.input(Input::Woken(TYPE));
+    assert!(!bench.stopped);
+    bench.end(run, Ended::Completed);
+    assert!(bench.stopped);
+    assert_eq!(bench.job(job).state(), State::Completed);
+    assert_eq!(bench.started.len(), 1);
+}
+
+#[test]
+fn what_outlives_the_shutdown_timeout_is_aborted_and_put_back() {
+    let mut bench = Bench::new();
+    let job = bench.spawn(1, Due::Now);
+    bench.pass(Duration::ZERO);
+    bench.input(Input::ShutdownRequested);
+    bench.pass(secs(5));
+    let run = bench.started[0].run;
+    assert_eq!(bench.aborts, [run]);
+    assert!(!bench.stopped, "the runner has not ended yet");
+    bench.end(run, Ended::Aborted);
+    assert!(bench.stopped);
+    assert_eq!(bench.ends(job), [RunEnd::Released]);
+    let live = bench.job(job).live.as_ref().unwrap();
+    assert_eq!((live.attempt, live.due_at), (1, bench.now));
+}
+
+#[test]
+fn jobs_of_a_claim_that_arrives_during_a_shutdown_are_put_back_unstarted() {
+    let mut bench = Bench::new();
+    let job = bench.spawn(1, Due::Now);
+    bench.connected = false;
+    bench.pass(Duration::ZERO);
+    bench.input(Input::ShutdownRequested);
+    assert!(!bench.stopped);
+    bench.connected = true;
+    bench.answer();
+    assert!(bench.stopped);
+    assert_eq!(bench.started.len(), 0);
+    assert_eq!(bench.ends(job), [RunEnd::Released]);
+}
+
+#[test]
+fn a_claim_lost_before_a_shutdown_is_recovered_in_it() {
+    let mut bench = Bench::new();
+    let job = bench.spawn(1, Due::Now);
+    bench.connected = false;
+    bench.pass(Duration::ZERO);
+    bench.fail(true, unknown());
+    bench.connected = true;
+    bench.input(Input::ShutdownRequested);
+    assert!(bench.stopped);
+    assert_eq!(bench.ends(job), [RunEnd::Released]);
+}
+
+#[test]
+fn a_shutdown_ends_even_if_nothing_answers_any_more() {
+    let mut bench = Bench::new();
+    bench.spawn(1, Due::Now);
+    bench.pass(Duration::ZERO);
+    bench.connected = false;
+    bench.input(Input::ShutdownRequested);
+    bench.pass(secs(5) + SETTLE_TIMEOUT);
+    assert!(bench.stopped);
+    assert_eq!(
+        bench.seen.last(),
+        Some(&Observation::Drained { unsettled: 1 })
+    );
+}
+
+#[test]
+fn heartbeats_go_on_while_a_shutdown_drains() {
+    let mut bench = Bench::with(|config| config.shutdown_timeout = LEASE * 10);
+    let job = bench.spawn(1, Due::Now);
+    bench.pass(Duration::ZERO);
+    bench.input(Input::ShutdownRequested);
+    bench.pass(LEASE * 5);
+    let lease = bench.job(job).live.as_ref().unwrap().lease.unwrap();
+    assert!(lease.expires_at > bench.now);
+}
+
+#[test]
+fn the_poll_interval_follows_whether_announcements_arrive() {
+    let mut bench = Bench::new();
+    bench.pass(secs(1));
+    let wait = |bench: &Bench| {
+        bench
+            .worker
+            .poll_timeout()
+            .unwrap()
+            .saturating_since(bench.now)
+    };
+    assert!(wait(&bench) <= Duration::from_millis(1_100));
+    bench.input(Input::Listening(true));
+    bench.worker.reclaim_at = Timestamp::MAX;
+    assert!(wait(&bench) >= secs(54));
+}
+
+#[test]
+fn a_run_that_the_caller_settled_is_not_finished_again() {
+    let mut bench = Bench::new();
+    let job = bench.spawn(1, Due::Now);
+    bench.pass(Duration::ZERO);
+    let run = bench.started[0].run;
+    let finish = Command::Finish(vec![Finish {
+        run,
+        outcome: Outcome::Completed,
+    }]);
+    bench.model.apply(bench.now, &finish).unwrap();
+    // A heartbeat crosses the commit and finds the run over.
+    bench.pass(LEASE / 3);
+    bench.end(run, Ended::Settled(RunEnd::Completed));
+    assert_eq!(bench.ends(job), [RunEnd::Completed]);
+    let lost = |seen: &Observation| matches!(seen, Observation::RunLost { .. });
+    assert!(!bench.seen.iter().any(lost));
+}
