@@ -68,6 +68,11 @@ impl RunEnd {
         Self::ALL.into_iter().find(|end| end.code() == code)
     }
 
+    /// Whether the runner failed.
+    pub const fn is_failure(self) -> bool {
+        matches!(self, Self::Retried | Self::Errored)
+    }
+
     /// Whether the job is over with it.
     pub const fn is_final(self) -> bool {
         match self {

@@ -25,7 +25,7 @@ pub struct RetrySettings {
     pub backoff_jitter_pct: u8,
     /// A run that fails only after it ran for longer than this many times the
     /// backoff before it was healthy: the job starts again at attempt 1.
-    /// Default 3. Time that a job waited for a worker does not count, so that a
+    /// Default 3; 0 never starts again. Time that a job waited for a worker does not count, so that a
     /// backlog cannot make a job retry for ever.
     pub attempt_reset_after_backoff_multiples: u32,
 }
@@ -107,10 +107,9 @@ impl RetrySettings {
         self.n_warn_attempts.is_none_or(|last| attempt <= last)
     }
 
-    /// The longest that a run can take to count as healthy at any attempt.
+    /// A run that lives for so long counts as healthy at any attempt.
     pub fn healthy_after(&self) -> Duration {
-        self.max_backoff
-            .saturating_mul(self.attempt_reset_after_backoff_multiples)
+        self.healthy_threshold(self.max_backoff)
     }
 
     fn was_healthy(&self, attempt: u32, ran: Duration) -> bool {
@@ -118,10 +117,18 @@ impl RetrySettings {
         let Some(previous @ 1..) = attempt.checked_sub(1) else {
             return false;
         };
-        let threshold = self
-            .backoff(previous)
-            .saturating_mul(self.attempt_reset_after_backoff_multiples);
-        ran > threshold
+        ran > self.healthy_threshold(self.backoff(previous))
+    }
+
+    /// Without a backoff, or with a multiple of zero, every failure would be one
+    /// of a healthy run and the job would be retried for ever, so none is.
+    fn healthy_threshold(&self, backoff: Duration) -> Duration {
+        let threshold = backoff.saturating_mul(self.attempt_reset_after_backoff_multiples);
+        if threshold.is_zero() {
+            Duration::MAX
+        } else {
+            threshold
+        }
     }
 }
 
@@ -226,6 +233,24 @@ mod tests {
         };
         let verdict = settings.after_failure(1, Duration::ZERO, 0);
         assert_eq!(verdict, Verdict::GiveUp);
+    }
+
+    #[test]
+    fn a_job_without_backoff_gives_up_however_long_its_runs_take() {
+        let settings = RetrySettings {
+            n_attempts: Some(2),
+            min_backoff: Duration::ZERO,
+            ..RetrySettings::default()
+        };
+        let verdict = settings.after_failure(2, Duration::from_secs(60), 0);
+        assert_eq!(verdict, Verdict::GiveUp);
+        let settings = RetrySettings {
+            attempt_reset_after_backoff_multiples: 0,
+            ..RetrySettings::default()
+        };
+        let verdict = settings.after_failure(30, Duration::from_secs(60), 0);
+        assert_eq!(verdict, Verdict::GiveUp);
+        assert_eq!(settings.healthy_after(), Duration::MAX);
     }
 
     #[test]

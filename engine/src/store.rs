@@ -317,6 +317,9 @@ pub enum Rejection {
         /// How many are allowed.
         len_max: usize,
     },
+    /// A command that only workers send, in a transaction of the caller.
+    #[error("only spawns, ends, checkpoints, heartbeats and reads can be part of a transaction")]
+    NotInTransaction,
     /// The database refuses the data, for a reason of its own.
     #[error("the database refuses the data: {0}")]
     Data(String),

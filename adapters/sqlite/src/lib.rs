@@ -1,1 +1,21 @@
-//! The store of `job` on sqlite.
+//! The store of `job` on SQLite: one file, one process, no server.
+//!
+//! Every statement stands in a file under `queries/`, with what it is for, its
+//! invariant and the index that serves it. SQLite has one writer at a time; a
+//! command is one transaction that takes that place at its beginning.
+
+mod claim;
+mod error;
+mod find;
+mod finish;
+mod lease;
+mod reclaim;
+mod row;
+mod schema;
+mod spawn;
+mod sql;
+mod store;
+
+pub use schema::{SCHEMA_VERSION, SchemaError, migrator};
+pub use sql::QUERIES;
+pub use store::SqliteStore;

@@ -1,5 +1,27 @@
 //! Drives the engine of `job` on tokio, over any [`Store`].
+//!
+//! - [`DriverHandle`] runs a worker: the engine's state machine, pumped.
+//! - [`Store`] is what a database adapter implements; [`MemoryStore`] is the
+//!   one without a database.
+//! - [`ClockHandle`] tells the time, real or artificial.
 
+mod announcer;
+pub mod clock;
+#[cfg(feature = "conformance")]
+pub mod conformance;
+mod driver;
+pub mod memory;
 pub mod store;
+mod time;
+mod wakes;
 
+pub use announcer::Announcer;
+pub use clock::{
+    ArtificialClockConfig, ArtificialMode, BusyGuard, Clock, ClockController, ClockHandle,
+    ClockSleep, ClockTimeout, Elapsed, Participant,
+};
+pub use driver::{DriverConfig, DriverHandle, RunJob, StopSignal};
+pub use memory::{MemoryStore, MemoryTransaction};
 pub use store::{Store, Wake};
+pub use time::{to_datetime, to_timestamp};
+pub use wakes::Wakes;

@@ -44,18 +44,14 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// Passes on the announcements of other processes. Runs until it is
     /// dropped; reconnects by itself.
     ///
-    /// The default passes on nothing.
+    /// The default is right for a store of one process: there are no others to
+    /// listen to, so nothing is ever missed.
     fn listen(&self, wakes: mpsc::Sender<Wake>) -> impl Future<Output = ()> + Send {
         async move {
-            let _open = wakes;
+            // An error means that the driver is gone, and so is this future.
+            let _ = wakes.send(Wake::Restored).await;
             std::future::pending().await
         }
-    }
-
-    /// Whether [`Store::listen`] can pass on anything, so that polling is only
-    /// a fallback. `false` for stores that must be polled.
-    fn listens(&self) -> bool {
-        true
     }
 }
 
@@ -66,6 +62,7 @@ pub enum Wake {
     JobType(JobType),
     /// Announcements may get lost from now on.
     Lost,
-    /// Announcements arrive again; some may have been lost before.
+    /// Announcements arrive from now on; some may have been lost before. Until
+    /// this comes, the driver polls often.
     Restored,
 }

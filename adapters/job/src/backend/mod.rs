@@ -1,0 +1,168 @@
+//! Where jobs are kept: Postgres, SQLite, or memory.
+
+mod memory;
+#[cfg(feature = "postgres")]
+mod postgres;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+
+use std::fmt;
+use std::future::Future;
+
+use job_engine::{Command, Reply, StoreError, Timestamp};
+use job_tokio::{ClockHandle, Store};
+
+pub use memory::{Memory, MemoryOptions, MemoryPool, MemoryTransaction};
+#[cfg(feature = "postgres")]
+pub use postgres::PostgresOptions;
+#[cfg(feature = "sqlite")]
+pub use sqlite::SqliteOptions;
+#[cfg(feature = "postgres")]
+pub use sqlx::Postgres;
+#[cfg(feature = "sqlite")]
+pub use sqlx::Sqlite;
+
+use crate::error::JobError;
+
+/// The backend that types like [`Jobs`](crate::Jobs) mean when they name none.
+#[cfg(feature = "postgres")]
+pub type DefaultBackend = Postgres;
+/// The backend that types like [`Jobs`](crate::Jobs) mean when they name none.
+#[cfg(all(feature = "sqlite", not(feature = "postgres")))]
+pub type DefaultBackend = Sqlite;
+/// The backend that types like [`Jobs`](crate::Jobs) mean when they name none.
+#[cfg(not(any(feature = "postgres", feature = "sqlite")))]
+pub type DefaultBackend = Memory;
+
+/// A place where jobs are kept.
+///
+/// A runner that is to work on any of them is generic over it:
+/// `impl<B: Backend> JobRunner<B> for MyRunner`.
+pub trait Backend: Sized + Send + Sync + 'static {
+    /// What to open, as the builder gathers it.
+    type Options: Clone + Default + fmt::Debug + Send + Sync;
+    /// What an application begins its own transactions on.
+    type Pool: Clone + Send + Sync + 'static;
+    /// A transaction of the application that a run can complete with.
+    type Transaction: CallerTransaction<Self> + 'static;
+    /// An operation of es-entity that a run can complete with, where there is
+    /// one.
+    type Operation: CallerTransaction<Self> + 'static;
+    /// What carries out the engine's commands.
+    type Store: Store;
+
+    /// Checks what can be checked without opening anything.
+    ///
+    /// # Errors
+    ///
+    /// A text that says what to change.
+    fn check(options: &Self::Options) -> Result<(), String>;
+
+    /// Opens the database, migrates it if asked to, and checks that its tables
+    /// fit this version.
+    ///
+    /// # Errors
+    ///
+    /// When any of that fails.
+    fn open(
+        options: Self::Options,
+        clock: &ClockHandle,
+    ) -> impl Future<Output = Result<(Self::Pool, Self::Store), JobError>> + Send;
+
+    /// Lets go of what the store holds of its own, when polling has stopped.
+    fn close(store: &Self::Store) -> impl Future<Output = ()> + Send;
+}
+
+/// Something of the application to write in, such as a transaction.
+///
+/// On Postgres, every `es_entity::AtomicOperation` is one; a
+/// `sqlx::Transaction` in particular.
+pub trait AtomicWrite<B: Backend>: Send {
+    /// Carries out a command in it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::execute`].
+    fn execute(
+        &mut self,
+        store: &B::Store,
+        now: Option<Timestamp>,
+        command: &Command,
+    ) -> impl Future<Output = Result<Reply, StoreError>> + Send;
+
+    /// Sees to it that the workers hear of new jobs of this type once they are
+    /// committed. `wake` does it, if there is a way to call it then.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::announce`].
+    fn after_commit(
+        &mut self,
+        store: &B::Store,
+        job_type: &job_engine::JobType,
+        wake: AfterCommit,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
+}
+
+/// What is to be done after a commit.
+pub type AfterCommit = Box<dyn FnOnce() + Send>;
+
+/// A transaction that a runner hands over for the end of its run.
+pub trait CallerTransaction<B: Backend>: AtomicWrite<B> {
+    /// Commits it.
+    ///
+    /// # Errors
+    ///
+    /// When the commit failed, or may have failed.
+    fn commit(self) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Rolls it back. What cannot be rolled back now is by the database, when it
+    /// notices that the connection is gone.
+    fn rollback(self) -> impl Future<Output = ()> + Send;
+}
+
+/// The operation of backends that have none.
+#[derive(Debug)]
+pub enum NoOperation {}
+
+impl<B: Backend> AtomicWrite<B> for NoOperation
+where
+    NoOperation: NotAnOperationOf<B>,
+{
+    async fn execute(
+        &mut self,
+        _: &B::Store,
+        _: Option<Timestamp>,
+        _: &Command,
+    ) -> Result<Reply, StoreError> {
+        match *self {}
+    }
+
+    async fn after_commit(
+        &mut self,
+        _: &B::Store,
+        _: &job_engine::JobType,
+        _: AfterCommit,
+    ) -> Result<(), StoreError> {
+        match *self {}
+    }
+}
+
+impl<B: Backend> CallerTransaction<B> for NoOperation
+where
+    NoOperation: NotAnOperationOf<B>,
+{
+    async fn commit(self) -> Result<(), StoreError> {
+        match self {}
+    }
+
+    async fn rollback(self) {
+        match self {}
+    }
+}
+
+/// The backends without an operation of their own.
+pub trait NotAnOperationOf<B> {}
+impl NotAnOperationOf<Memory> for NoOperation {}
+#[cfg(feature = "sqlite")]
+impl NotAnOperationOf<Sqlite> for NoOperation {}

@@ -1,0 +1,182 @@
+//! Jobs on Postgres, shared by any number of processes.
+
+use std::fmt;
+use std::time::Duration;
+
+use es_entity::AtomicOperation;
+use es_entity::operation::hooks::CommitHook;
+use job_engine::{Command, Reply, StoreError, Timestamp};
+use job_postgres::{PostgresStore, StoreOptions};
+use job_tokio::ClockHandle;
+use sqlx::{PgPool, Postgres, Transaction};
+
+use super::{AfterCommit, AtomicWrite, Backend, CallerTransaction};
+use crate::error::JobError;
+
+/// How long the first connection may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What to open on Postgres, as the builder gathers it.
+#[derive(Clone)]
+pub struct PostgresOptions {
+    pub(crate) pg_con: Option<String>,
+    pub(crate) max_connections: Option<u32>,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) pool: Option<PgPool>,
+    pub(crate) exec_migrations: Option<bool>,
+    pub(crate) store: StoreOptions,
+}
+
+impl Default for PostgresOptions {
+    fn default() -> Self {
+        Self {
+            pg_con: None,
+            max_connections: None,
+            connect_timeout: CONNECT_TIMEOUT,
+            pool: None,
+            exec_migrations: None,
+            store: StoreOptions::default(),
+        }
+    }
+}
+
+// Without the connection string: it may hold a password.
+impl fmt::Debug for PostgresOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresOptions")
+            .field("pg_con", &self.pg_con.as_ref().map(|_| ".."))
+            .field("max_connections", &self.max_connections)
+            .field("pool", &self.pool.is_some())
+            .field("exec_migrations", &self.exec_migrations)
+            .field("store", &self.store)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Backend for Postgres {
+    type Options = PostgresOptions;
+    type Pool = PgPool;
+    type Transaction = Transaction<'static, Postgres>;
+    #[cfg(feature = "es-entity")]
+    type Operation = es_entity::DbOp<'static>;
+    #[cfg(not(feature = "es-entity"))]
+    type Operation = super::NoOperation;
+    type Store = PostgresStore;
+
+    fn check(options: &Self::Options) -> Result<(), String> {
+        match (&options.pg_con, &options.pool) {
+            (None, None) => Err("one of pg_con and pool must be set, and neither is".to_owned()),
+            (Some(_), Some(_)) => {
+                Err("one of pg_con and pool must be set, and both are; remove one".to_owned())
+            }
+            (None, Some(_)) if options.max_connections.is_some() => Err(
+                "max_connections is about the pool that pg_con makes; set it on your own pool"
+                    .to_owned(),
+            ),
+            _ => options.store.check().map_err(|error| error.to_string()),
+        }
+    }
+
+    async fn open(
+        options: Self::Options,
+        _: &ClockHandle,
+    ) -> Result<(Self::Pool, Self::Store), JobError> {
+        let own_pool = options.pg_con.is_some();
+        let pool = match (options.pool, options.pg_con) {
+            (Some(pool), None) => pool,
+            (None, Some(url)) => {
+                job_postgres::connect(&url, options.max_connections, options.connect_timeout)
+                    .await?
+            }
+            _ => return Err(JobError::Config("set one of pg_con and pool".to_owned())),
+        };
+        let store = PostgresStore::new(pool.clone(), options.store)
+            .map_err(|error| JobError::Config(error.to_string()))?;
+        if options.exec_migrations.unwrap_or(own_pool) {
+            let migrated = store.migrate().await;
+            migrated.map_err(|error| JobError::Migration(error.into()))?;
+        }
+        let checked = store.check_schema().await;
+        checked.map_err(|error| JobError::Migration(error.into()))?;
+        Ok((pool, store))
+    }
+
+    async fn close(store: &Self::Store) {
+        store.close().await;
+    }
+}
+
+impl<O: AtomicOperation + ?Sized> AtomicWrite<Postgres> for O {
+    async fn execute(
+        &mut self,
+        store: &PostgresStore,
+        now: Option<Timestamp>,
+        command: &Command,
+    ) -> Result<Reply, StoreError> {
+        store.execute_on(self.connection(), now, command).await
+    }
+
+    async fn after_commit(
+        &mut self,
+        store: &PostgresStore,
+        job_type: &job_engine::JobType,
+        wake: AfterCommit,
+    ) -> Result<(), StoreError> {
+        let mut op = self;
+        // Through the reference: what is behind it may be a trait object.
+        match AtomicOperation::add_commit_hook(&mut op, WakeHook(vec![wake])) {
+            Ok(()) => Ok(()),
+            // A plain transaction does not tell when it commits, so the
+            // announcement goes along with it.
+            Err(_hook) => {
+                let types = [job_type.clone()].into();
+                store.announce_on(op.connection(), &types).await
+            }
+        }
+    }
+}
+
+/// Wakes the workers after the commit of an es-entity operation.
+struct WakeHook(Vec<AfterCommit>);
+
+impl CommitHook for WakeHook {
+    fn post_commit(self) {
+        self.0.into_iter().for_each(|wake| wake());
+    }
+
+    fn merge(&mut self, other: &mut Self) -> bool {
+        self.0.append(&mut other.0);
+        true
+    }
+}
+
+impl CallerTransaction<Postgres> for Transaction<'static, Postgres> {
+    async fn commit(self) -> Result<(), StoreError> {
+        Transaction::commit(self).await.map_err(commit_error)
+    }
+
+    async fn rollback(self) {
+        // Its failure means that the connection is broken, and then the
+        // database rolls back by itself.
+        let _ = Transaction::rollback(self).await;
+    }
+}
+
+#[cfg(feature = "es-entity")]
+impl CallerTransaction<Postgres> for es_entity::DbOp<'static> {
+    async fn commit(self) -> Result<(), StoreError> {
+        es_entity::DbOp::commit(self).await.map_err(commit_error)
+    }
+
+    async fn rollback(self) {
+        // Dropped, it is rolled back before the connection is used again.
+        drop(self);
+    }
+}
+
+#[cfg(not(feature = "es-entity"))]
+impl super::NotAnOperationOf<Postgres> for super::NoOperation {}
+
+fn commit_error(error: sqlx::Error) -> StoreError {
+    StoreError::Unknown(format!("the commit failed: {error}"))
+}

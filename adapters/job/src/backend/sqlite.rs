@@ -1,0 +1,96 @@
+//! Jobs in a SQLite file, in one process, without a server.
+
+use std::path::PathBuf;
+
+use job_engine::{Command, Reply, StoreError, Timestamp};
+use job_sqlite::SqliteStore;
+use job_tokio::ClockHandle;
+use sqlx::{Sqlite, SqlitePool, Transaction};
+
+use super::{AfterCommit, AtomicWrite, Backend, CallerTransaction, NoOperation};
+use crate::error::JobError;
+
+/// What to open on SQLite, as the builder gathers it.
+#[derive(Clone, Debug, Default)]
+pub struct SqliteOptions {
+    pub(crate) path: Option<PathBuf>,
+    pub(crate) pool: Option<SqlitePool>,
+    pub(crate) exec_migrations: Option<bool>,
+}
+
+impl Backend for Sqlite {
+    type Options = SqliteOptions;
+    type Pool = SqlitePool;
+    type Transaction = Transaction<'static, Sqlite>;
+    type Operation = NoOperation;
+    type Store = SqliteStore;
+
+    fn check(options: &Self::Options) -> Result<(), String> {
+        match (&options.path, &options.pool) {
+            (None, None) => Err("one of path and pool must be set, and neither is".to_owned()),
+            (Some(_), Some(_)) => {
+                Err("one of path and pool must be set, and both are; remove one".to_owned())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn open(
+        options: Self::Options,
+        _: &ClockHandle,
+    ) -> Result<(Self::Pool, Self::Store), JobError> {
+        let own_pool = options.path.is_some();
+        let store = match (options.pool, options.path) {
+            (Some(pool), None) => SqliteStore::new(pool),
+            (None, Some(path)) => SqliteStore::open(path).await?,
+            _ => return Err(JobError::Config("set one of path and pool".to_owned())),
+        };
+        if options.exec_migrations.unwrap_or(own_pool) {
+            let migrated = store.migrate().await;
+            migrated.map_err(|error| JobError::Migration(error.into()))?;
+        }
+        let checked = store.check_schema().await;
+        checked.map_err(|error| JobError::Migration(error.into()))?;
+        Ok((store.pool().clone(), store))
+    }
+
+    async fn close(store: &Self::Store) {
+        store.close().await;
+    }
+}
+
+impl AtomicWrite<Sqlite> for Transaction<'_, Sqlite> {
+    async fn execute(
+        &mut self,
+        store: &SqliteStore,
+        now: Option<Timestamp>,
+        command: &Command,
+    ) -> Result<Reply, StoreError> {
+        store.execute_on(self, now, command).await
+    }
+
+    async fn after_commit(
+        &mut self,
+        _: &SqliteStore,
+        _: &job_engine::JobType,
+        wake: AfterCommit,
+    ) -> Result<(), StoreError> {
+        // The transaction holds the write lock by now, so the claim that this
+        // leads to waits for the commit.
+        wake();
+        Ok(())
+    }
+}
+
+impl CallerTransaction<Sqlite> for Transaction<'static, Sqlite> {
+    async fn commit(self) -> Result<(), StoreError> {
+        let committed = Transaction::commit(self).await;
+        committed.map_err(|error| StoreError::Unknown(format!("the commit failed: {error}")))
+    }
+
+    async fn rollback(self) {
+        // Its failure means that the connection is broken, and SQLite rolls
+        // back by itself.
+        let _ = Transaction::rollback(self).await;
+    }
+}

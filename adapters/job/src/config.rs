@@ -1,0 +1,296 @@
+//! How a service is configured.
+
+use std::time::Duration;
+
+use job_tokio::{Clock, ClockHandle};
+use serde::{Deserialize, Serialize};
+
+use crate::backend::{Backend, DefaultBackend, Memory};
+
+/// How often a worker looks for due jobs while it also hears of them: a
+/// fallback for what was not heard.
+const POLL_INTERVAL: Duration = Duration::from_secs(10);
+/// How often a worker looks for due jobs while it cannot hear of them.
+const POLL_INTERVAL_DEAF: Duration = Duration::from_secs(1);
+
+/// How the worker of a process behaves. In serialized form durations are
+/// seconds, whole or with a fraction, and every field may be left out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct JobPollerConfig {
+    /// How long a running job may go without a heartbeat before it counts as
+    /// lost and is run again. Heartbeats are sent every quarter of it, lost jobs
+    /// looked for every half. Default 5 min; less than 40 ms counts as 40 ms.
+    /// Give all processes on one database the same.
+    #[serde(with = "seconds")]
+    pub job_lost_interval: Duration,
+    /// At most so many jobs run at once in this process, 1 to 1,000. Default 50.
+    pub max_jobs_per_process: usize,
+    /// More jobs are claimed once fewer than this run, 1 to
+    /// `max_jobs_per_process`. Default 30.
+    pub min_jobs_per_process: usize,
+    /// How long a shutdown waits for running jobs before it aborts them and puts
+    /// them back. Default 5 s.
+    #[serde(with = "seconds")]
+    pub shutdown_timeout: Duration,
+}
+
+impl Default for JobPollerConfig {
+    fn default() -> Self {
+        Self {
+            job_lost_interval: Duration::from_secs(5 * 60),
+            max_jobs_per_process: 50,
+            min_jobs_per_process: 30,
+            shutdown_timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+/// What [`Jobs::init`](crate::Jobs::init) needs: where the jobs are, how to
+/// poll, and what time it is.
+#[derive(Clone, Debug)]
+pub struct JobSvcConfig<B: Backend = DefaultBackend> {
+    pub(crate) backend: B::Options,
+    pub(crate) poll_interval: Duration,
+    pub(crate) poll_interval_deaf: Duration,
+    /// How the worker behaves.
+    pub poller_config: JobPollerConfig,
+    /// What time it is.
+    pub clock: ClockHandle,
+}
+
+/// Gathers a [`JobSvcConfig`].
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct JobSvcConfigBuilder<B: Backend = DefaultBackend> {
+    backend: B::Options,
+    poller_config: JobPollerConfig,
+    poll_interval: Option<Duration>,
+    clock: Option<ClockHandle>,
+}
+
+impl<B: Backend> JobSvcConfigBuilder<B> {
+    fn new() -> Self {
+        Self {
+            backend: B::Options::default(),
+            poller_config: JobPollerConfig::default(),
+            poll_interval: None,
+            clock: None,
+        }
+    }
+
+    /// How the worker behaves. Default [`JobPollerConfig::default`].
+    pub fn poller_config(mut self, poller_config: JobPollerConfig) -> Self {
+        self.poller_config = poller_config;
+        self
+    }
+
+    /// How often to look for due jobs that nobody announced. Default 10 s while
+    /// announcements of other processes arrive, and 1 s while they cannot; a
+    /// value given here holds for both. Less than 10 ms counts as 10 ms.
+    pub fn poll_interval(mut self, poll_interval: Duration) -> Self {
+        self.poll_interval = Some(poll_interval);
+        self
+    }
+
+    /// The clock. Default: the global [`Clock`], which is real time unless
+    /// installed otherwise.
+    pub fn clock(mut self, clock: impl Into<ClockHandle>) -> Self {
+        self.clock = Some(clock.into());
+        self
+    }
+
+    /// Checks what was gathered.
+    ///
+    /// # Errors
+    ///
+    /// A text that says what is missing or contradicts itself.
+    pub fn build(self) -> Result<JobSvcConfig<B>, String> {
+        B::check(&self.backend)?;
+        Ok(JobSvcConfig {
+            backend: self.backend,
+            poll_interval: self.poll_interval.unwrap_or(POLL_INTERVAL),
+            poll_interval_deaf: self.poll_interval.unwrap_or(POLL_INTERVAL_DEAF),
+            poller_config: self.poller_config,
+            clock: self.clock.unwrap_or_else(|| Clock::handle().clone()),
+        })
+    }
+}
+
+impl JobSvcConfig<Memory> {
+    /// A service in memory: its jobs are gone with the process.
+    pub fn memory() -> JobSvcConfigBuilder<Memory> {
+        JobSvcConfigBuilder::new()
+    }
+}
+
+#[cfg(feature = "postgres")]
+mod postgres {
+    use super::*;
+    use crate::Postgres;
+
+    impl JobSvcConfig<Postgres> {
+        /// A service on Postgres.
+        pub fn builder() -> JobSvcConfigBuilder<Postgres> {
+            JobSvcConfigBuilder::new()
+        }
+    }
+
+    impl JobSvcConfigBuilder<Postgres> {
+        /// The connection string, `postgres://user:password@host:port/database`.
+        /// Give this or a pool.
+        pub fn pg_con(mut self, pg_con: impl Into<String>) -> Self {
+            self.backend.pg_con = Some(pg_con.into());
+            self
+        }
+
+        /// A pool of the application's. Give this or a connection string.
+        ///
+        /// The worker opens up to four further connections of its own with the
+        /// same options, so that runners that use up the pool cannot keep it
+        /// from renewing their leases.
+        pub fn pool(mut self, pool: sqlx::PgPool) -> Self {
+            self.backend.pool = Some(pool);
+            self
+        }
+
+        /// The size of the pool that is made for a connection string. Default:
+        /// that of sqlx, 10.
+        pub fn max_connections(mut self, max_connections: u32) -> Self {
+            self.backend.max_connections = Some(max_connections);
+            self
+        }
+
+        /// How long the first connection may take. Default 10 s.
+        pub fn connect_timeout(mut self, connect_timeout: Duration) -> Self {
+            self.backend.connect_timeout = connect_timeout;
+            self
+        }
+
+        /// Whether [`Jobs::init`](crate::Jobs::init) runs the migrations.
+        /// Default: with a connection string yes, with a pool no.
+        pub fn exec_migrations(mut self, exec_migrations: bool) -> Self {
+            self.backend.exec_migrations = Some(exec_migrations);
+            self
+        }
+
+        /// The schema that the tables are in, created by the migrations if need
+        /// be. Default: none is named, so the `search_path` of each connection
+        /// decides.
+        pub fn schema(mut self, schema: impl Into<String>) -> Self {
+            self.backend.store.schema = Some(schema.into());
+            self
+        }
+
+        /// For connections through a transaction pooler such as PgBouncer: no
+        /// LISTEN and no session settings, so jobs of other processes are found
+        /// by polling only. Default `false`.
+        pub fn poll_only(mut self, poll_only: bool) -> Self {
+            self.backend.store.poll_only = poll_only;
+            self
+        }
+    }
+}
+
+#[cfg(feature = "sqlite")]
+mod sqlite {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::Sqlite;
+
+    impl JobSvcConfig<Sqlite> {
+        /// A service on a SQLite file.
+        pub fn sqlite() -> JobSvcConfigBuilder<Sqlite> {
+            JobSvcConfigBuilder::new()
+        }
+    }
+
+    impl JobSvcConfigBuilder<Sqlite> {
+        /// The file, created if it is missing; `:memory:` for none. Give this
+        /// or a pool. At most one process may use it at a time.
+        pub fn path(mut self, path: impl Into<PathBuf>) -> Self {
+            self.backend.path = Some(path.into());
+            self
+        }
+
+        /// A pool of the application's. Give this or a path.
+        pub fn pool(mut self, pool: sqlx::SqlitePool) -> Self {
+            self.backend.pool = Some(pool);
+            self
+        }
+
+        /// Whether [`Jobs::init`](crate::Jobs::init) runs the migrations.
+        /// Default: with a path yes, with a pool no.
+        pub fn exec_migrations(mut self, exec_migrations: bool) -> Self {
+            self.backend.exec_migrations = Some(exec_migrations);
+            self
+        }
+    }
+}
+
+mod seconds {
+    //! Durations as seconds.
+
+    use std::time::Duration;
+
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(
+        duration: &Duration,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        if duration.subsec_nanos() == 0 {
+            serializer.serialize_u64(duration.as_secs())
+        } else {
+            serializer.serialize_f64(duration.as_secs_f64())
+        }
+    }
+
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "a number of seconds")]
+    enum Seconds {
+        Whole(u64),
+        Fraction(f64),
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Duration, D::Error> {
+        match Seconds::deserialize(deserializer)? {
+            Seconds::Whole(secs) => Ok(Duration::from_secs(secs)),
+            Seconds::Fraction(secs) => {
+                Duration::try_from_secs_f64(secs).map_err(|error| D::Error::custom(error))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_field_of_the_poller_config_may_be_left_out() {
+        let config: JobPollerConfig = serde_json::from_str("{}").unwrap();
+        assert_eq!(config, JobPollerConfig::default());
+        let config: JobPollerConfig =
+            serde_json::from_str(r#"{"job_lost_interval":60,"shutdown_timeout":0.5}"#).unwrap();
+        assert_eq!(config.job_lost_interval, Duration::from_secs(60));
+        assert_eq!(config.shutdown_timeout, Duration::from_millis(500));
+        let json = serde_json::to_string(&JobPollerConfig::default()).unwrap();
+        assert!(json.contains(r#""job_lost_interval":300"#), "{json}");
+    }
+
+    #[test]
+    fn a_negative_or_absurd_duration_is_refused() {
+        for bad in ["-1", "1e300", "\"5s\""] {
+            let json = format!(r#"{{"shutdown_timeout":{bad}}}"#);
+            assert!(
+                serde_json::from_str::<JobPollerConfig>(&json).is_err(),
+                "{bad}"
+            );
+        }
+    }
+}

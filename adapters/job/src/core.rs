@@ -1,0 +1,129 @@
+//! What the service, its spawners and its runners share.
+
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use job_engine::draw::Purpose;
+use job_engine::{Command, Entropy, JobType, Reply, StoreError};
+use job_tokio::{Announcer, ClockHandle, Store, Wakes};
+use tokio::time::timeout;
+
+use crate::backend::{AtomicWrite, Backend};
+use crate::error::JobError;
+
+/// How long one call of the store may take.
+const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often a call whose outcome is unknown is made. It is keyed, so the
+/// second one finds out what became of the first.
+const CALLS_MAX: u32 = 3;
+
+/// The store of a service with all that a call of it needs.
+pub(crate) struct Core<B: Backend> {
+    store: B::Store,
+    pool: B::Pool,
+    clock: ClockHandle,
+    wakes: Wakes,
+    announcer: Announcer,
+    entropy: Mutex<Entropy>,
+    spawns: AtomicU64,
+}
+
+impl<B: Backend> Core<B> {
+    /// Starts the announcer on the current tokio runtime.
+    pub(crate) fn new(
+        store: B::Store,
+        pool: B::Pool,
+        clock: ClockHandle,
+        entropy: Entropy,
+    ) -> Self {
+        Self {
+            announcer: Announcer::start(store.clone()),
+            store,
+            pool,
+            clock,
+            wakes: Wakes::new(),
+            entropy: Mutex::new(entropy),
+            spawns: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn store(&self) -> &B::Store {
+        &self.store
+    }
+
+    pub(crate) fn pool(&self) -> &B::Pool {
+        &self.pool
+    }
+
+    pub(crate) fn clock(&self) -> &ClockHandle {
+        &self.clock
+    }
+
+    pub(crate) fn wakes(&self) -> &Wakes {
+        &self.wakes
+    }
+
+    pub(crate) fn announcer(&self) -> &Announcer {
+        &self.announcer
+    }
+
+    /// Tells a spawn from all others.
+    pub(crate) fn spawn_token(&self) -> i64 {
+        let n = self.spawns.fetch_add(1, Ordering::Relaxed);
+        let mut entropy = self.entropy.lock().unwrap_or_else(PoisonError::into_inner);
+        entropy.draw(Purpose::SpawnToken(n)).cast_signed()
+    }
+
+    /// Jobs of this type may be due: here, and in other processes.
+    pub(crate) fn wake(&self, job_type: &JobType) {
+        self.wakes.add(job_type);
+        self.announcer.announce(job_type);
+    }
+
+    /// Carries out a command, and again while its outcome is unknown.
+    pub(crate) async fn execute(&self, command: &Command) -> Result<Reply, StoreError> {
+        let _busy = self.clock.busy();
+        let mut calls = 0;
+        loop {
+            calls += 1;
+            let call = self.store.execute(self.clock.store_time(), command);
+            match within(CALL_TIMEOUT, call).await {
+                Err(StoreError::Unknown(_)) if calls < CALLS_MAX => {}
+                result => return result,
+            }
+        }
+    }
+
+    /// Carries out a command in a transaction of the caller, once.
+    pub(crate) async fn execute_in(
+        &self,
+        op: &mut (impl AtomicWrite<B> + ?Sized),
+        command: &Command,
+    ) -> Result<Reply, StoreError> {
+        let _busy = self.clock.busy();
+        let call = op.execute(&self.store, self.clock.store_time(), command);
+        within(CALL_TIMEOUT, call).await
+    }
+}
+
+async fn within<T>(
+    limit: Duration,
+    call: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    timeout(limit, call).await.unwrap_or_else(|_| {
+        let text = format!("no answer within {limit:?}");
+        Err(StoreError::Unknown(text))
+    })
+}
+
+/// A store that answers another command than it was asked has a bug.
+pub(crate) fn wrong_reply(reply: &Reply) -> JobError {
+    debug_assert!(
+        false,
+        "the store sent the reply of another command: {reply:?}"
+    );
+    let text = "the store sent the reply of another command".to_owned();
+    JobError::Store(StoreError::Failed(text))
+}

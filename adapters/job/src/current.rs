@@ -1,0 +1,190 @@
+//! What a runner knows of the run that it performs.
+
+use std::sync::Arc;
+
+use job_engine::store::{Checkpoint, Written};
+use job_engine::worker::StopReason;
+use job_engine::{Command, Payload, Reply, Run};
+use job_tokio::{ClockHandle, StopSignal};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::backend::{AtomicWrite, Backend, DefaultBackend};
+use crate::core::Core;
+use crate::error::JobError;
+use crate::{JobId, JobType};
+
+/// The run that a runner performs: its job, its attempt, its execution state.
+pub struct CurrentJob<B: Backend = DefaultBackend> {
+    core: Arc<Core<B>>,
+    id: JobId,
+    job_type: JobType,
+    run: Run,
+    attempt: u32,
+    state: Option<Payload>,
+    signal: StopSignal,
+}
+
+impl<B: Backend> CurrentJob<B> {
+    pub(crate) fn new(
+        core: Arc<Core<B>>,
+        job: job_engine::store::ClaimedJob,
+        signal: StopSignal,
+    ) -> Self {
+        Self {
+            core,
+            id: job.run.job.into(),
+            job_type: job.job_type.into(),
+            run: job.run,
+            attempt: job.attempt,
+            state: job.state,
+            signal,
+        }
+    }
+
+    /// The job.
+    pub fn id(&self) -> &JobId {
+        &self.id
+    }
+
+    /// Its type.
+    pub fn job_type(&self) -> &JobType {
+        &self.job_type
+    }
+
+    /// Which attempt this is, from 1.
+    pub fn attempt(&self) -> u32 {
+        self.attempt
+    }
+
+    /// The pool of the service.
+    pub fn pool(&self) -> &B::Pool {
+        self.core.pool()
+    }
+
+    /// The clock of the service.
+    pub fn clock(&self) -> &ClockHandle {
+        self.core.clock()
+    }
+
+    /// Decodes the execution state that this or an earlier run kept; `None` if
+    /// none did.
+    ///
+    /// # Errors
+    ///
+    /// When the stored JSON does not fit `T`.
+    pub fn execution_state<T: DeserializeOwned>(&self) -> Result<Option<T>, serde_json::Error> {
+        let state = self.state.as_ref();
+        state
+            .map(|state| serde_json::from_str(state.as_str()))
+            .transpose()
+    }
+
+    /// Keeps an execution state. It survives retries, reschedules and crashes,
+    /// until the job ends.
+    ///
+    /// # Errors
+    ///
+    /// [`JobError::LeaseLost`] if another worker may run the job by now;
+    /// [`JobError::SerializeState`], or an error of the store.
+    pub async fn update_execution_state<T: Serialize>(
+        &mut self,
+        execution_state: T,
+    ) -> Result<(), JobError> {
+        let state = self.payload(&execution_state)?;
+        let command = self.checkpoint(&state);
+        let reply = self.core.execute(&command).await?;
+        self.checkpointed(reply, state)
+    }
+
+    /// Keeps an execution state in a transaction of the caller.
+    ///
+    /// # Errors
+    ///
+    /// As [`CurrentJob::update_execution_state`]. Roll the transaction back
+    /// then.
+    pub async fn update_execution_state_in_op<T: Serialize>(
+        &mut self,
+        op: &mut (impl AtomicWrite<B> + ?Sized),
+        execution_state: &T,
+    ) -> Result<(), JobError> {
+        let state = self.payload(execution_state)?;
+        let command = self.checkpoint(&state);
+        let reply = self.core.execute_in(op, &command).await?;
+        self.checkpointed(reply, state)
+    }
+
+    /// Waits until the run should end early: the service shuts down, or the
+    /// lease of the run is lost ([`CurrentJob::is_lease_lost`]). Always `true`.
+    /// After a shutdown there is `shutdown_timeout` left before the run is
+    /// aborted. Cancel safe.
+    pub async fn shutdown_requested(&mut self) -> bool {
+        self.signal.stopped().await;
+        true
+    }
+
+    /// Whether the run should end early.
+    pub fn is_shutdown_requested(&mut self) -> bool {
+        self.signal.reason().is_some()
+    }
+
+    /// Whether the lease of the run is lost, or could not be renewed in time:
+    /// another worker may run the job now.
+    pub fn is_lease_lost(&self) -> bool {
+        self.signal.reason() == Some(StopReason::LeaseLost)
+    }
+
+    fn payload<T: Serialize>(&self, state: &T) -> Result<Payload, JobError> {
+        let json = serde_json::to_string(state).map_err(|source| JobError::SerializeState {
+            job: self.id,
+            source,
+        })?;
+        Ok(Payload::from_json(json))
+    }
+
+    fn checkpoint(&self, state: &Payload) -> Command {
+        Command::Checkpoint(Checkpoint {
+            run: self.run,
+            state: state.clone(),
+        })
+    }
+
+    fn checkpointed(&mut self, reply: Reply, state: Payload) -> Result<(), JobError> {
+        match reply {
+            Reply::Checkpointed(Written::Applied) => {
+                self.state = Some(state);
+                Ok(())
+            }
+            Reply::Checkpointed(Written::Stale) => Err(JobError::LeaseLost(self.id)),
+            other => Err(crate::core::wrong_reply(&other)),
+        }
+    }
+}
+
+#[cfg(all(feature = "es-entity", feature = "postgres"))]
+impl CurrentJob<crate::Postgres> {
+    /// Begins an operation of es-entity at the time of the service's clock.
+    ///
+    /// # Errors
+    ///
+    /// When no transaction can be begun.
+    pub async fn begin_op(&self) -> Result<es_entity::DbOp<'static>, JobError> {
+        use es_entity::clock::ClockHandle;
+
+        let clock = match self.clock().store_time() {
+            None => ClockHandle::realtime(),
+            Some(now) => ClockHandle::manual_at(job_tokio::to_datetime(now)).0,
+        };
+        Ok(es_entity::DbOp::init_with_clock(self.pool(), &clock).await?)
+    }
+}
+
+impl<B: Backend> std::fmt::Debug for CurrentJob<B> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CurrentJob")
+            .field("id", &self.id)
+            .field("job_type", &self.job_type)
+            .field("attempt", &self.attempt)
+            .finish_non_exhaustive()
+    }
+}

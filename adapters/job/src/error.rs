@@ -1,0 +1,108 @@
+//! What can go wrong, one variant for each thing that a caller can act on.
+
+use job_engine::{Rejection, StoreError};
+use thiserror::Error;
+
+use crate::{JobId, JobType};
+
+/// An error of user code: of an initializer or a runner.
+type UserError = Box<dyn std::error::Error + Send + Sync>;
+
+/// What went wrong in the service, a spawner, or a current job.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum JobError {
+    /// The database could not be reached, or failed.
+    #[cfg(any(feature = "postgres", feature = "sqlite"))]
+    #[error("the database failed: {0}")]
+    Sqlx(#[from] sqlx::Error),
+    /// A command of the job store failed. With [`StoreError::Unknown`] it may
+    /// have been carried out all the same.
+    #[error("the job store failed: {0}")]
+    Store(#[source] StoreError),
+    /// The store refuses what it was given, for instance a config of more than
+    /// 64 MiB. Nothing was stored.
+    #[error("refused: {0}")]
+    Rejected(#[source] Rejection),
+    /// The configuration does not make sense; the text says what to change.
+    #[error("the configuration is wrong: {0}")]
+    Config(String),
+    /// The migrations could not be run, or the tables do not fit this version;
+    /// the text says what to do.
+    #[error("the tables of the job store are not ready: {0}")]
+    Migration(#[source] UserError),
+    /// Another job has this id.
+    #[error("a job with the id {0} exists already")]
+    DuplicateId(JobId),
+    /// A unique job of this type exists.
+    #[error("a unique job of the type `{0}` exists already")]
+    DuplicateUniqueType(JobType),
+    /// No initializer was registered for the type.
+    #[error("no initializer is registered for the job type `{0}`")]
+    NoInitializer(JobType),
+    /// The initializer of the type failed, often because the config does not
+    /// decode.
+    #[error("the initializer of the job type `{job_type}` failed: {source}")]
+    InitializerFailed {
+        /// The type.
+        job_type: JobType,
+        /// What the initializer returned.
+        source: UserError,
+    },
+    /// A runner failed.
+    #[error("the runner of the job type `{job_type}` failed: {source}")]
+    RunnerFailed {
+        /// The type.
+        job_type: JobType,
+        /// What the runner returned.
+        source: UserError,
+    },
+    /// A config could not be turned into JSON.
+    #[error("the config of a job of type `{job_type}` cannot be serialized: {source}")]
+    SerializeConfig {
+        /// The type.
+        job_type: JobType,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// An execution state could not be turned into JSON.
+    #[error("the execution state of the job {job} cannot be serialized: {source}")]
+    SerializeState {
+        /// The job.
+        job: JobId,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// The lease of the run is lost: another worker may run the job by now.
+    /// Nothing was written. End the run, and roll back any transaction.
+    #[error("the lease of this run of the job {0} is lost; end the run and roll back")]
+    LeaseLost(JobId),
+    /// There is no job with this id.
+    #[error("there is no job with the id {0}")]
+    NotFound(JobId),
+}
+
+impl From<StoreError> for JobError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Rejected(rejection) => JobError::Rejected(rejection),
+            error => JobError::Store(error),
+        }
+    }
+}
+
+/// The text of an error and of all that caused it, for the history.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let message = error.to_string();
+        // Many errors repeat their cause in their own text.
+        if !text.ends_with(&message) {
+            text.push_str(": ");
+            text.push_str(&message);
+        }
+        cause = error.source();
+    }
+    text
+}

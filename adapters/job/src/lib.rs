@@ -1,0 +1,144 @@
+//! `job` is an async job scheduler and runner that Rust applications embed.
+//!
+//! Jobs are durable rows in Postgres, or in a SQLite file without any server.
+//! Any number of processes share the work, retries back off predictably, and
+//! the history is kept. Every decision is made by a state machine without I/O
+//! that takes time and randomness as arguments, so that the code which runs in
+//! production is the code that a seed can replay.
+//!
+//! # Concepts
+//!
+//! - [`Jobs`] is the service: registration, polling, shutdown.
+//! - A [`JobInitializer`] describes a job type and makes a [`JobRunner`] for
+//!   each run.
+//! - A [`JobSpawner`] creates jobs of one type, in a transaction of yours if you
+//!   want.
+//! - [`CurrentJob`] is what a runner knows: attempt, execution state, pool,
+//!   clock, whether it should stop.
+//! - A [`JobCompletion`] says how a run ended well.
+//!
+//! # Life of an application
+//!
+//! 1. [`Jobs::init`] opens the database.
+//! 2. [`Jobs::add_initializer`] registers a type and returns its spawner.
+//! 3. [`Jobs::start_poll`] starts to run what is due.
+//! 4. Spawners create jobs, from anywhere.
+//! 5. [`Jobs::shutdown`] lets the running jobs end and puts the others back.
+//!
+//! # Example
+//!
+#![doc = "```no_run"]
+#![doc = include_str!("../../../examples/quickstart.rs")]
+#![doc = "```"]
+//!
+//! # Scheduling
+//!
+//! A job runs once it is due and a worker has room: at once, or at the time
+//! given to [`JobSpawner::spawn_at`]. A run that ends with one of the
+//! `Reschedule` variants of [`JobCompletion`] books the next one.
+//!
+//! # Retries
+//!
+//! A runner that returns an error or panics is tried again as the
+//! [`RetrySettings`] of its type say, and the job ends as errored after the last
+//! attempt:
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use job::RetrySettings;
+//!
+//! let settings = RetrySettings {
+//!     n_attempts: Some(5),
+//!     min_backoff: Duration::from_secs(10),
+//!     max_backoff: Duration::from_secs(300),
+//!     ..Default::default()
+//! };
+//! assert_eq!(settings.backoff(3), Duration::from_secs(40));
+//! ```
+//!
+//! A run whose process dies, hangs or is cut off loses its lease after
+//! [`JobPollerConfig::job_lost_interval`] and is run again elsewhere, one
+//! attempt later. Such crashes are counted apart, too: see
+//! [`JobInitializer::crashes_max`].
+//!
+//! # Exactly once
+//!
+//! A run may happen more than once; there is no way around that for effects
+//! outside of the database. Effects in the database happen exactly once if they
+//! are written in the transaction that the run completes with
+//! ([`JobCompletion::CompleteWithTx`]): it commits only if the lease is still
+//! held.
+//!
+//! # Uniqueness
+//!
+//! [`JobSpawner::spawn_unique`] makes at most one job of a type, ever, however
+//! many processes call it.
+//!
+//! # Time in tests
+//!
+//! ```
+//! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+//! use std::time::Duration;
+//!
+//! use job::{ArtificialClockConfig, ClockHandle, JobSvcConfig, Jobs};
+//!
+//! let (clock, controller) = ClockHandle::artificial(ArtificialClockConfig::manual());
+//! let config = JobSvcConfig::memory().clock(clock.clone()).build()?;
+//! let jobs = Jobs::init(config).await?;
+//! let start = jobs.clock().now();
+//! controller.advance(Duration::from_secs(60)).await;
+//! assert_eq!(jobs.clock().now() - start, chrono::TimeDelta::seconds(60));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # }).unwrap();
+//! ```
+//!
+//! # Features
+//!
+//! - `postgres` (default): the Postgres backend.
+//! - `sqlite`: the SQLite backend.
+//! - `opentelemetry` (default): the trace context of a spawn becomes the parent
+//!   of its runs.
+//! - `es-entity`: runners can complete with an `es_entity::DbOp`.
+//! - `json-schema`: JSON schemas of the event types.
+//! - `tokio-task-names`: names the task of each run after its job; needs
+//!   `--cfg tokio_unstable`.
+//! - `fail-on-warnings`: for building this crate with warnings as errors.
+
+#![cfg_attr(feature = "fail-on-warnings", deny(warnings))]
+#![cfg_attr(feature = "fail-on-warnings", deny(clippy::all))]
+
+pub mod backend;
+mod config;
+mod core;
+mod current;
+pub mod error;
+mod id;
+mod job;
+mod job_type;
+#[cfg(feature = "postgres")]
+mod migrate;
+mod registry;
+mod runner;
+mod service;
+mod spawner;
+mod trace;
+
+#[cfg(feature = "postgres")]
+pub use backend::Postgres;
+#[cfg(feature = "sqlite")]
+pub use backend::Sqlite;
+pub use backend::{Backend, Memory};
+pub use config::{JobPollerConfig, JobSvcConfig, JobSvcConfigBuilder};
+pub use current::CurrentJob;
+pub use error::JobError;
+pub use id::JobId;
+pub use job::{Job, JobEvent, JobEventKind, JobState};
+pub use job_engine::RetrySettings;
+pub use job_tokio::{ArtificialClockConfig, ArtificialMode, Clock, ClockController, ClockHandle};
+pub use job_type::JobType;
+#[cfg(feature = "postgres")]
+pub use migrate::IncludeMigrations;
+pub use runner::{CRASHES_MAX_DEFAULT, JobCompletion, JobInitializer, JobRunner};
+pub use service::Jobs;
+pub use spawner::JobSpawner;

@@ -1,0 +1,262 @@
+//! The initializers of a service, and how they run a claimed job.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use job_engine::lifecycle::RunEnd;
+use job_engine::store::{ClaimedJob, Finish, Outcome, Written};
+use job_engine::worker::{Ended, TypeConfig};
+use job_engine::{Command, Due, ErrorText, Reply, Run, WorkerId};
+use job_tokio::{RunJob, StopSignal, to_timestamp};
+use tokio::time::timeout;
+use tracing::{Instrument, Span, field, info_span};
+
+use crate::backend::{Backend, CallerTransaction};
+use crate::core::Core;
+use crate::error::chain;
+use crate::{
+    CurrentJob, Job, JobCompletion, JobInitializer, JobRunner, JobSpawner, JobType, RetrySettings,
+    trace,
+};
+
+/// How long the commit of a transaction that a run completes with may take.
+const COMMIT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The initializers, by type.
+pub(crate) struct Registry<B: Backend> {
+    types: BTreeMap<JobType, Registered<B>>,
+}
+
+struct Registered<B: Backend> {
+    retry: RetrySettings,
+    crashes_max: Option<u32>,
+    init: Box<dyn InitRunner<B>>,
+}
+
+/// An initializer without the type of its config.
+trait InitRunner<B: Backend>: Send + Sync {
+    fn init_runner(
+        &self,
+        core: &Arc<Core<B>>,
+        job: &Job,
+    ) -> Result<Box<dyn JobRunner<B>>, Box<dyn Error>>;
+}
+
+impl<B: Backend, I: JobInitializer<B>> InitRunner<B> for I {
+    fn init_runner(
+        &self,
+        core: &Arc<Core<B>>,
+        job: &Job,
+    ) -> Result<Box<dyn JobRunner<B>>, Box<dyn Error>> {
+        let spawner = JobSpawner::new(Arc::clone(core), job.job_type.clone());
+        self.init(job, spawner)
+    }
+}
+
+impl<B: Backend> Registry<B> {
+    pub(crate) fn new() -> Self {
+        Self {
+            types: BTreeMap::new(),
+        }
+    }
+
+    /// Adds an initializer and tells its type. One that had the type before is
+    /// replaced.
+    pub(crate) fn add<I: JobInitializer<B>>(&mut self, initializer: I) -> JobType {
+        let job_type = initializer.job_type();
+        let registered = Registered {
+            retry: initializer.retry_on_error_settings(),
+            crashes_max: initializer.crashes_max(),
+            init: Box::new(initializer),
+        };
+        let replaced = self.types.insert(job_type.clone(), registered);
+        if replaced.is_some() {
+            tracing::warn!(%job_type, "a second initializer of this type replaces the first");
+        }
+        job_type
+    }
+
+    /// The types as the engine wants them.
+    pub(crate) fn type_configs(&self) -> Vec<TypeConfig> {
+        let types = self.types.iter();
+        types
+            .map(|(job_type, registered)| TypeConfig {
+                job_type: job_type.as_engine().clone(),
+                retry: registered.retry.clone(),
+                crashes_max: registered.crashes_max,
+            })
+            .collect()
+    }
+}
+
+/// Runs claimed jobs by the initializers of a registry.
+pub(crate) struct Runners<B: Backend> {
+    inner: Arc<Inner<B>>,
+}
+
+struct Inner<B: Backend> {
+    core: Arc<Core<B>>,
+    registry: Registry<B>,
+    worker: WorkerId,
+}
+
+impl<B: Backend> Runners<B> {
+    pub(crate) fn new(core: Arc<Core<B>>, registry: Registry<B>, worker: WorkerId) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                core,
+                registry,
+                worker,
+            }),
+        }
+    }
+}
+
+impl<B: Backend> RunJob for Runners<B> {
+    fn run_job(
+        &self,
+        job: ClaimedJob,
+        signal: StopSignal,
+    ) -> impl Future<Output = Ended> + Send + 'static {
+        let inner = Arc::clone(&self.inner);
+        let span = info_span!(
+            "job.execute_job",
+            job_id = %job.run.job,
+            job_type = %job.job_type,
+            attempt = job.attempt,
+            poller_id = %inner.worker,
+            conclusion = field::Empty,
+            error = field::Empty,
+            error.message = field::Empty,
+            error.level = field::Empty,
+        );
+        trace::set_parent(&span, job.trace.as_deref());
+        async move { inner.run(job, signal).await }.instrument(span)
+    }
+}
+
+impl<B: Backend> Inner<B> {
+    async fn run(&self, job: ClaimedJob, signal: StopSignal) -> Ended {
+        let (run, attempt) = (job.run, job.attempt);
+        let job_type = JobType::from(job.job_type.clone());
+        let Some(registered) = self.registry.types.get(&job_type) else {
+            return failed(&format!("no initializer is registered for `{job_type}`"));
+        };
+        let result = match self.init(registered, &job) {
+            Ok(runner) => {
+                let current = CurrentJob::new(Arc::clone(&self.core), job, signal);
+                // The user's error need not be Send, so it becomes a text
+                // before anything else is awaited.
+                let result = runner.run(current).await;
+                result.map_err(|error| chain(&*error))
+            }
+            Err(error) => Err(error),
+        };
+        match result {
+            Ok(completion) => self.conclude(run, completion).await,
+            Err(message) => {
+                record_failure(&registered.retry, attempt, &message);
+                failed(&message)
+            }
+        }
+    }
+
+    fn init(
+        &self,
+        registered: &Registered<B>,
+        job: &ClaimedJob,
+    ) -> Result<Box<dyn JobRunner<B>>, String> {
+        let seen = Job::from_claim(job, self.core.clock().timestamp());
+        let runner = registered.init.init_runner(&self.core, &seen);
+        runner.map_err(|error| {
+            let (job_type, cause) = (&job.job_type, chain(&*error));
+            format!("the initializer of the job type `{job_type}` failed: {cause}")
+        })
+    }
+
+    async fn conclude(&self, run: Run, completion: JobCompletion<B>) -> Ended {
+        use JobCompletion as C;
+        Span::current().record("conclusion", completion.name());
+        match completion {
+            C::Complete => Ended::Completed,
+            C::RescheduleNow => Ended::Rescheduled(Due::Now),
+            C::RescheduleIn(delay) => Ended::Rescheduled(Due::In(delay)),
+            C::RescheduleAt(at) => Ended::Rescheduled(due_at(at)),
+            C::CompleteWithTx(tx) => self.settle(run, None, tx).await,
+            C::RescheduleNowWithTx(tx) => self.settle(run, Some(Due::Now), tx).await,
+            C::RescheduleInWithTx(tx, delay) => self.settle(run, Some(Due::In(delay)), tx).await,
+            C::RescheduleAtWithTx(tx, at) => self.settle(run, Some(due_at(at)), tx).await,
+            #[cfg(feature = "es-entity")]
+            C::CompleteWithOp(op) => self.settle(run, None, op).await,
+            #[cfg(feature = "es-entity")]
+            C::RescheduleNowWithOp(op) => self.settle(run, Some(Due::Now), op).await,
+            #[cfg(feature = "es-entity")]
+            C::RescheduleInWithOp(op, delay) => self.settle(run, Some(Due::In(delay)), op).await,
+            #[cfg(feature = "es-entity")]
+            C::RescheduleAtWithOp(op, at) => self.settle(run, Some(due_at(at)), op).await,
+        }
+    }
+
+    /// Records the end of the run in the caller's transaction and commits it,
+    /// unless the lease is lost: then what the caller wrote must not stand.
+    async fn settle(
+        &self,
+        run: Run,
+        due: Option<Due>,
+        mut transaction: impl CallerTransaction<B>,
+    ) -> Ended {
+        let (end, outcome) = match due {
+            None => (RunEnd::Completed, Outcome::Completed),
+            Some(due) => (RunEnd::Rescheduled, Outcome::Rescheduled { due }),
+        };
+        let command = Command::Finish(vec![Finish { run, outcome }]);
+        match self.core.execute_in(&mut transaction, &command).await {
+            Ok(Reply::Finished(written)) if written == [Written::Applied] => {
+                // If the commit may have landed all the same, the engine finds
+                // out: it records a failure of this very run, which the store
+                // refuses if the run is over.
+                match timeout(COMMIT_TIMEOUT, transaction.commit()).await {
+                    Ok(Ok(())) => Ended::Settled(end),
+                    Ok(Err(error)) => failed(&chain(&error)),
+                    Err(_) => failed("the commit of the runner's transaction took too long"),
+                }
+            }
+            Ok(_) => {
+                transaction.rollback().await;
+                Ended::LeaseLost
+            }
+            Err(error) => {
+                transaction.rollback().await;
+                failed(&format!(
+                    "the end of the run could not be recorded in the runner's transaction: {error}"
+                ))
+            }
+        }
+    }
+}
+
+fn record_failure(retry: &RetrySettings, attempt: u32, message: &str) {
+    let last = retry.n_attempts.is_some_and(|cap| attempt >= cap);
+    let level = if retry.is_warning(attempt) && !last {
+        "WARN"
+    } else {
+        "ERROR"
+    };
+    Span::current()
+        .record("conclusion", "Error")
+        .record("error", true)
+        .record("error.message", message)
+        .record("error.level", level);
+}
+
+fn due_at(at: DateTime<Utc>) -> Due {
+    Due::At(to_timestamp(at))
+}
+
+fn failed(message: &str) -> Ended {
+    Ended::Failed(ErrorText::new(message))
+}

@@ -1,0 +1,284 @@
+//! The service: registration, polling, shutdown.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use job_engine::worker::WorkerConfig;
+use job_engine::{Command, Entropy, Reply};
+use job_tokio::{ClockHandle, DriverConfig, DriverHandle};
+use tracing::instrument;
+
+use crate::backend::{Backend, DefaultBackend};
+use crate::core::{Core, wrong_reply};
+use crate::error::JobError;
+use crate::registry::{Registry, Runners};
+use crate::{Job, JobId, JobInitializer, JobPollerConfig, JobSpawner, JobSvcConfig};
+
+const REGISTRY_CONSUMED: &str = "Registry has been consumed by executor";
+
+/// The job service: registers initializers, polls for due jobs, runs them, and
+/// shuts down.
+///
+/// Clones share one service. When the last of them is dropped, the service
+/// shuts down by itself.
+pub struct Jobs<B: Backend = DefaultBackend> {
+    core: Arc<Core<B>>,
+    registry: Arc<Mutex<Option<Registry<B>>>>,
+    settings: Settings,
+    entropy: Entropy,
+    driver: Option<Arc<DriverHandle>>,
+}
+
+#[derive(Clone)]
+struct Settings {
+    poller_config: JobPollerConfig,
+    poll_interval: std::time::Duration,
+    poll_interval_deaf: std::time::Duration,
+}
+
+impl<B: Backend> Jobs<B> {
+    /// Opens the database, migrates it if the configuration says so, and checks
+    /// that its tables fit this version.
+    ///
+    /// # Errors
+    ///
+    /// When any of that fails: [`JobError::Sqlx`], [`JobError::Config`] or
+    /// [`JobError::Migration`], each of which says what to do.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
+    pub async fn init(config: JobSvcConfig<B>) -> Result<Self, JobError> {
+        // Once more: the fields of a config can be changed after it was built.
+        B::check(&config.backend).map_err(JobError::Config)?;
+        let (pool, store) = B::open(config.backend, &config.clock).await?;
+        let mut seed = [0; 32];
+        getrandom::fill(&mut seed)
+            .map_err(|error| JobError::Config(format!("no randomness to be had: {error}")))?;
+        let entropy = Entropy::from_seed(seed);
+        Ok(Self {
+            core: Arc::new(Core::new(store, pool, config.clock, entropy.clone())),
+            registry: Arc::new(Mutex::new(Some(Registry::new()))),
+            settings: Settings {
+                poller_config: config.poller_config,
+                poll_interval: config.poll_interval,
+                poll_interval_deaf: config.poll_interval_deaf,
+            },
+            entropy,
+            driver: None,
+        })
+    }
+
+    /// Registers an initializer and returns a spawner for jobs of its type. A
+    /// process that only spawns registers its initializers, too, and never
+    /// calls [`Jobs::start_poll`].
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # use job::{CurrentJob, Job, JobCompletion, JobId, JobInitializer, JobRunner, JobSpawner, JobType, Jobs};
+    /// # use std::error::Error;
+    /// # #[derive(serde::Serialize, serde::Deserialize)]
+    /// # struct MyConfig { value: i32 }
+    /// # struct MyInitializer;
+    /// # impl JobInitializer for MyInitializer {
+    /// #     type Config = MyConfig;
+    /// #     fn job_type(&self) -> JobType { JobType::new("example") }
+    /// #     fn init(&self, _: &Job, _: JobSpawner<MyConfig>) -> Result<Box<dyn JobRunner>, Box<dyn Error>> {
+    /// #         Err("no runner".into())
+    /// #     }
+    /// # }
+    /// # async fn example(mut jobs: Jobs) -> Result<(), job::error::JobError> {
+    /// let spawner = jobs.add_initializer(MyInitializer);
+    /// spawner.spawn(JobId::new(), MyConfig { value: 42 }).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// After [`Jobs::start_poll`], with `Registry has been consumed by executor`.
+    pub fn add_initializer<I: JobInitializer<B>>(
+        &mut self,
+        initializer: I,
+    ) -> JobSpawner<I::Config, B> {
+        let job_type = self
+            .registry()
+            .as_mut()
+            .expect(REGISTRY_CONSUMED)
+            .add(initializer);
+        JobSpawner::new(Arc::clone(&self.core), job_type)
+    }
+
+    /// Starts to poll for due jobs of the registered types and to run them.
+    ///
+    /// Call it once, after every initializer is registered: it consumes the
+    /// registry.
+    ///
+    /// # Errors
+    ///
+    /// [`JobError::Rejected`] if the name of a type is not allowed. A database
+    /// that is away is none: the worker waits for it.
+    ///
+    /// # Panics
+    ///
+    /// When it is called a second time, on this or a clone, with
+    /// `Registry has been consumed by executor`.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use async_trait::async_trait;
+    /// use job::error::JobError;
+    /// use job::{
+    ///     CurrentJob, Job, JobCompletion, JobId, JobInitializer, JobRunner, JobSpawner,
+    ///     JobSvcConfig, JobType, Jobs,
+    /// };
+    /// use serde::{Deserialize, Serialize};
+    /// use std::error::Error;
+    ///
+    /// #[derive(Debug, Serialize, Deserialize)]
+    /// struct Greeting {
+    ///     name: String,
+    /// }
+    ///
+    /// struct Greet;
+    ///
+    /// impl JobInitializer for Greet {
+    ///     type Config = Greeting;
+    ///
+    ///     fn job_type(&self) -> JobType {
+    ///         JobType::new("greet")
+    ///     }
+    ///
+    ///     fn init(
+    ///         &self,
+    ///         job: &Job,
+    ///         _spawner: JobSpawner<Self::Config>,
+    ///     ) -> Result<Box<dyn JobRunner>, Box<dyn Error>> {
+    ///         Ok(Box::new(Greeter(job.config()?)))
+    ///     }
+    /// }
+    ///
+    /// struct Greeter(Greeting);
+    ///
+    /// #[async_trait]
+    /// impl JobRunner for Greeter {
+    ///     async fn run(&self, _job: CurrentJob) -> Result<JobCompletion, Box<dyn Error>> {
+    ///         println!("Hello, {}", self.0.name);
+    ///         Ok(JobCompletion::Complete)
+    ///     }
+    /// }
+    ///
+    /// # async fn example() -> Result<(), JobError> {
+    /// let config = JobSvcConfig::builder()
+    ///     .pg_con("postgres://postgres:password@localhost/postgres")
+    ///     .build()
+    ///     .map_err(JobError::Config)?;
+    /// let mut jobs = Jobs::init(config).await?;
+    /// let spawner = jobs.add_initializer(Greet);
+    /// jobs.start_poll().await?;
+    /// let name = "world".to_owned();
+    /// spawner.spawn(JobId::new(), Greeting { name }).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn start_poll(&mut self) -> Result<(), JobError> {
+        let registry = self.registry().take().expect(REGISTRY_CONSUMED);
+        let types = registry.type_configs();
+        for of_type in &types {
+            of_type.job_type.check().map_err(JobError::Rejected)?;
+        }
+        let poller = &self.settings.poller_config;
+        let worker = WorkerConfig {
+            types,
+            jobs_max: u32::try_from(poller.max_jobs_per_process).unwrap_or(u32::MAX),
+            jobs_min: u32::try_from(poller.min_jobs_per_process).unwrap_or(u32::MAX),
+            lease: poller.job_lost_interval,
+            poll_interval: self.settings.poll_interval,
+            poll_interval_deaf: self.settings.poll_interval_deaf,
+            shutdown_timeout: poller.shutdown_timeout,
+        };
+        let id = self.entropy.worker_id();
+        let runners = Runners::new(Arc::clone(&self.core), registry, id);
+        self.driver = Some(Arc::new(DriverHandle::start(DriverConfig {
+            store: self.core.store().clone(),
+            clock: self.core.clock().clone(),
+            worker,
+            entropy: self.entropy.clone(),
+            runners: Arc::new(runners),
+            wakes: self.core.wakes().clone(),
+            announcer: self.core.announcer().clone(),
+        })));
+        Ok(())
+    }
+
+    /// Reads a job with its history.
+    ///
+    /// # Errors
+    ///
+    /// [`JobError::NotFound`] if there is none with this id, or an error of the
+    /// store.
+    #[instrument(name = "job.find", skip(self), err)]
+    pub async fn find(&self, id: JobId) -> Result<Job, JobError> {
+        match self.core.execute(&Command::Find(id.into())).await? {
+            Reply::Found(Some(snapshot)) => Ok(Job::from_snapshot(&snapshot)),
+            Reply::Found(None) => Err(JobError::NotFound(id)),
+            other => Err(wrong_reply(&other)),
+        }
+    }
+
+    /// The clock of the service.
+    pub fn clock(&self) -> &ClockHandle {
+        self.core.clock()
+    }
+
+    /// The pool of the service, for transactions of the application.
+    pub fn pool(&self) -> &B::Pool {
+        self.core.pool()
+    }
+
+    /// Shuts the worker down: claims no more, asks the running jobs to end,
+    /// waits up to `shutdown_timeout` for them, then aborts them and puts their
+    /// jobs back, due at once at the same attempt.
+    ///
+    /// May be called again, on any clone. Spawning goes on working. Dropping
+    /// the last clone does the same without waiting for it.
+    ///
+    /// # Errors
+    ///
+    /// None at present. What could not be put back because the store is away is
+    /// run again when its lease has run out.
+    #[instrument(name = "job.shutdown", skip(self), err)]
+    pub async fn shutdown(&self) -> Result<(), JobError> {
+        if let Some(driver) = &self.driver {
+            driver.shutdown().await;
+            B::close(self.core.store()).await;
+        }
+        Ok(())
+    }
+
+    fn registry(&self) -> MutexGuard<'_, Option<Registry<B>>> {
+        // A panic of the caller's doing leaves the registry as it is.
+        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<B: Backend> Clone for Jobs<B> {
+    fn clone(&self) -> Self {
+        Self {
+            core: Arc::clone(&self.core),
+            registry: Arc::clone(&self.registry),
+            settings: self.settings.clone(),
+            entropy: self.entropy.clone(),
+            driver: self.driver.clone(),
+        }
+    }
+}
+
+impl<B: Backend> std::fmt::Debug for Jobs<B> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Jobs")
+            .field("polling", &self.driver.is_some())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,61 @@
+-- Ends runs: final ones leave job_live, the others go back to pending, and each
+-- becomes a row of the history. Returns the runs that were ended.
+--
+-- Invariant: only the run that holds the current fence is ended, and each end
+-- is recorded once. The rows are locked in the order of their ids, as in every
+-- statement that waits for several. READ COMMITTED: a row that the statement had
+-- to wait for is checked again, so a run that was ended or lost meanwhile is left
+-- out; the delete and the update then work on the newest version of what is
+-- locked, and keep what a checkpoint wrote since the snapshot.
+-- Index: the primary keys of job_live and job_runs.
+WITH clock AS (
+    SELECT coalesce($8::timestamptz, statement_timestamp()) AS now
+), input AS (
+    SELECT
+        input.id, input.fence, input.run_end, input.error, input.attempt,
+        -- 1 completed, 4 errored.
+        input.run_end IN (1, 4) AS final,
+        coalesce(
+            input.due_at,
+            least(clock.now + input.delay, $9::timestamptz)
+        ) AS due_at
+    FROM unnest(
+        $1::uuid[], $2::bigint[], $3::smallint[], $4::text[], $5::integer[],
+        $6::timestamptz[], $7::interval[]
+    ) AS input (id, fence, run_end, error, attempt, due_at, delay), clock
+), locked AS MATERIALIZED (
+    SELECT
+        live.id, live.fence, live.attempt, live.worker, live.claimed_at,
+        input.run_end, input.error, input.final, input.due_at,
+        coalesce(input.attempt, live.attempt) AS next_attempt
+    FROM /*schema*/job_live AS live
+    JOIN input ON live.id = input.id AND live.fence = input.fence
+    WHERE live.state = 1
+    ORDER BY live.id
+    FOR UPDATE OF live
+), deleted AS (
+    DELETE FROM /*schema*/job_live AS live
+    USING locked
+    WHERE live.id = locked.id AND locked.final
+), updated AS (
+    UPDATE /*schema*/job_live AS live
+    SET state = 0,
+        due_at = locked.due_at,
+        attempt = locked.next_attempt,
+        crashes = 0,
+        worker = NULL,
+        claim_seq = NULL,
+        claimed_at = NULL,
+        lease_expires_at = NULL
+    FROM locked
+    WHERE live.id = locked.id AND NOT locked.final
+), recorded AS (
+    INSERT INTO /*schema*/job_runs (
+        job_id, fence, attempt, worker, claimed_at, ended_at, run_end, error, next_due_at
+    )
+    SELECT
+        locked.id, locked.fence, locked.attempt, locked.worker, locked.claimed_at, clock.now,
+        locked.run_end, locked.error, CASE WHEN NOT locked.final THEN locked.due_at END
+    FROM locked, clock
+)
+SELECT id, fence FROM locked

@@ -1,0 +1,26 @@
+-- Renews leases. Returns the runs whose lease was renewed.
+--
+-- Invariant: only the run that holds the current fence is renewed. SKIP LOCKED
+-- passes over rows that somebody writes right now: a runner that keeps a
+-- transaction open after a checkpoint holds up its own row only, not the
+-- heartbeats of its whole worker. Recovery passes over locked rows too, so such
+-- a lease is not lost meanwhile; running.sql says whether the run goes on.
+-- READ COMMITTED: a row that changed since the snapshot is checked again after
+-- it is locked; it stays locked until the update. No indexed column changes, so
+-- that the update needs no new index entries.
+-- Index: the primary key of job_live.
+WITH clock AS (
+    SELECT coalesce($4::timestamptz, statement_timestamp()) AS now
+), held AS MATERIALIZED (
+    SELECT live.id
+    FROM unnest($1::uuid[], $2::bigint[]) AS input (id, fence)
+    JOIN /*schema*/job_live AS live ON live.id = input.id AND live.fence = input.fence
+    WHERE live.state = 1
+    ORDER BY live.id
+    FOR UPDATE OF live SKIP LOCKED
+)
+UPDATE /*schema*/job_live AS live
+SET lease_expires_at = least(clock.now + $3::interval, $5::timestamptz)
+FROM held, clock
+WHERE live.id = held.id
+RETURNING live.id, live.fence

@@ -1,0 +1,86 @@
+//! Reading a job with its history.
+
+use job_engine::history::{Lease, Live, RunRecord, Snapshot};
+use job_engine::lifecycle::RunEnd;
+use job_engine::{ErrorText, Fence, JobId, Payload, Reply, StoreError, WorkerId};
+use sqlx::PgConnection;
+use sqlx::postgres::PgRow;
+
+use crate::convert::{Time, corrupt, get, get_count, get_time, timestamp};
+use crate::error::read_error;
+use crate::store::PostgresStore;
+
+pub(crate) async fn find(
+    store: &PostgresStore,
+    connection: &mut PgConnection,
+    id: JobId,
+) -> Result<Reply, StoreError> {
+    let rows = store.query(&store.sql().find).bind(id.0);
+    let rows = rows.fetch_all(connection).await.map_err(read_error)?;
+    let job = snapshot(id, &rows).map_err(read_error)?;
+    Ok(Reply::Found(job.map(Box::new)))
+}
+
+/// The first row has the job, if there is one; each of the others has a run.
+fn snapshot(id: JobId, rows: &[PgRow]) -> Result<Option<Snapshot>, sqlx::Error> {
+    let Some((job, runs)) = rows.split_first() else {
+        return Ok(None);
+    };
+    let Some(job_type) = get::<Option<String>>(job, "job_type")? else {
+        return Ok(None);
+    };
+    let live = if get(job, "is_live")? {
+        Some(live(job)?)
+    } else {
+        None
+    };
+    let config: String = get(job, "config")?;
+    Ok(Some(Snapshot {
+        id,
+        job_type: job_type.into(),
+        unique_type: get(job, "unique_type")?,
+        config: Payload::from_json(config),
+        spawned_at: get_time(job, "spawned_at")?,
+        trace: get(job, "trace")?,
+        live,
+        runs: runs.iter().map(run).collect::<Result<_, _>>()?,
+    }))
+}
+
+fn live(row: &PgRow) -> Result<Live, sqlx::Error> {
+    let lease = match get::<Option<_>>(row, "worker")? {
+        Some(worker) => Some(Lease {
+            worker: WorkerId(worker),
+            claim_seq: get(row, "claim_seq")?,
+            claimed_at: get_time(row, "claimed_at")?,
+            expires_at: get_time(row, "lease_expires_at")?,
+        }),
+        None => None,
+    };
+    let state: Option<String> = get(row, "execution_state")?;
+    Ok(Live {
+        attempt: get_count(row, "attempt")?,
+        crashes: get_count(row, "crashes")?,
+        due_at: get_time(row, "due_at")?,
+        fence: Fence(get(row, "fence")?),
+        state: state.map(Payload::from_json),
+        lease,
+    })
+}
+
+fn run(row: &PgRow) -> Result<RunRecord, sqlx::Error> {
+    let code: i16 = get(row, "run_end")?;
+    let unknown = || corrupt("run_end", format!("{code} is of a newer version"));
+    let error: Option<String> = get(row, "run_error")?;
+    let next_due_at: Option<Time> = get(row, "run_next_due_at")?;
+    Ok(RunRecord {
+        fence: Fence(get(row, "run_fence")?),
+        attempt: get_count(row, "run_attempt")?,
+        worker: WorkerId(get(row, "run_worker")?),
+        claimed_at: get_time(row, "run_claimed_at")?,
+        ended_at: get_time(row, "run_ended_at")?,
+        end: RunEnd::from_code(code).ok_or_else(unknown)?,
+        error: error.map(|error| ErrorText::new(&error)),
+        next_due_at: next_due_at.map(timestamp),
+    })
+}

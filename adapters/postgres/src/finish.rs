@@ -1,0 +1,92 @@
+//! Ending runs.
+
+use std::collections::BTreeSet;
+
+use job_engine::store::{Finish, Outcome, Written};
+use job_engine::{Due, Fence, JobId, Reply, Run, StoreError, Timestamp};
+use sqlx::PgConnection;
+use sqlx::postgres::PgRow;
+use sqlx::postgres::types::PgInterval;
+
+use crate::convert::{Time, count, due, get, get_runs, time, time_max};
+use crate::error::{reply_lost, store_error};
+use crate::lease::columns;
+use crate::store::PostgresStore;
+
+/// One statement ends the runs. When it did not find some of them running,
+/// another reads how they ended: the history is only appended to, so its answer
+/// holds whenever it is given, and they need no transaction around them.
+pub(crate) async fn finish(
+    store: &PostgresStore,
+    connection: &mut PgConnection,
+    now: Option<Timestamp>,
+    finishes: &[Finish],
+) -> Result<Reply, StoreError> {
+    let (due_at, delay): (Vec<Option<Time>>, Vec<Option<PgInterval>>) =
+        finishes.iter().map(|f| next_due(&f.outcome)).unzip();
+    let rows = store
+        .query(&store.sql().finish)
+        .bind(of(finishes, |f| f.run.job.0))
+        .bind(of(finishes, |f| f.run.fence.0))
+        .bind(of(finishes, |f| f.outcome.end().code()))
+        .bind(of(finishes, |f| f.outcome.error().map(|e| e.as_str())))
+        .bind(of(finishes, |f| next_attempt(&f.outcome)))
+        .bind(due_at)
+        .bind(delay)
+        .bind(now.map(time))
+        .bind(time_max())
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(store_error)?;
+    let ended = get_runs(&rows).map_err(reply_lost)?;
+    let repeated = if ended.len() == finishes.len() {
+        BTreeSet::new()
+    } else {
+        let others = finishes.iter().map(|f| &f.run);
+        let (jobs, fences) = columns(others.filter(|run| !ended.contains(run)));
+        let rows = store.query(&store.sql().finished).bind(jobs).bind(fences);
+        let rows = rows.fetch_all(connection).await.map_err(reply_lost)?;
+        let ends = rows.iter().map(ended_run).collect::<Result<_, _>>();
+        ends.map_err(reply_lost)?
+    };
+    let written = finishes.iter().map(|f| {
+        let code = f.outcome.end().code();
+        if ended.contains(&f.run) || repeated.contains(&(f.run, code)) {
+            Written::Applied
+        } else {
+            Written::Stale
+        }
+    });
+    Ok(Reply::Finished(written.collect()))
+}
+
+/// When the job runs next, as a time or as a delay; neither if it does not.
+fn next_due(outcome: &Outcome) -> (Option<Time>, Option<PgInterval>) {
+    match outcome {
+        Outcome::Completed | Outcome::Errored { .. } => (None, None),
+        Outcome::Rescheduled { due: at } => due(*at),
+        Outcome::Retried { delay, .. } => due(Due::In(*delay)),
+        Outcome::Released => due(Due::Now),
+    }
+}
+
+/// The attempt of the next run; `None` keeps it.
+fn next_attempt(outcome: &Outcome) -> Option<i32> {
+    match outcome {
+        Outcome::Rescheduled { .. } => Some(1),
+        Outcome::Retried { attempt, .. } => Some(count(*attempt)),
+        Outcome::Released | Outcome::Completed | Outcome::Errored { .. } => None,
+    }
+}
+
+fn ended_run(row: &PgRow) -> Result<(Run, i16), sqlx::Error> {
+    let run = Run {
+        job: JobId(get(row, "job_id")?),
+        fence: Fence(get(row, "fence")?),
+    };
+    Ok((run, get(row, "run_end")?))
+}
+
+fn of<'a, T>(finishes: &'a [Finish], field: impl Fn(&'a Finish) -> T) -> Vec<T> {
+    finishes.iter().map(field).collect()
+}

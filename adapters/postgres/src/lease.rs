@@ -1,0 +1,67 @@
+//! What a run writes while it runs: heartbeats and checkpoints.
+
+use job_engine::store::{Checkpoint, Heartbeat, Written};
+use job_engine::{Reply, Run, StoreError, Timestamp};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use crate::convert::{get_runs, interval, time, time_max};
+use crate::error::{reply_lost, store_error};
+use crate::store::PostgresStore;
+
+/// One statement renews; when it passed over some runs, another reads which of
+/// those go on. It writes nothing, so they need no transaction around them.
+pub(crate) async fn heartbeat(
+    store: &PostgresStore,
+    connection: &mut PgConnection,
+    now: Option<Timestamp>,
+    heartbeat: &Heartbeat,
+) -> Result<Reply, StoreError> {
+    let runs = &heartbeat.runs;
+    let (jobs, fences) = columns(runs.iter());
+    let renewed = store
+        .query(&store.sql().heartbeat)
+        .bind(jobs)
+        .bind(fences)
+        .bind(interval(heartbeat.lease))
+        .bind(now.map(time))
+        .bind(time_max());
+    let rows = renewed.fetch_all(&mut *connection).await;
+    let mut running = get_runs(&rows.map_err(store_error)?).map_err(reply_lost)?;
+    if running.len() < runs.len() {
+        let (jobs, fences) = columns(runs.iter().filter(|run| !running.contains(run)));
+        let locked = store.query(&store.sql().running).bind(jobs).bind(fences);
+        let rows = locked.fetch_all(connection).await.map_err(reply_lost)?;
+        running.extend(get_runs(&rows).map_err(reply_lost)?);
+    }
+    let written = runs.iter().map(|run| {
+        if running.contains(run) {
+            Written::Applied
+        } else {
+            Written::Stale
+        }
+    });
+    Ok(Reply::Heartbeat(written.collect()))
+}
+
+pub(crate) async fn checkpoint(
+    store: &PostgresStore,
+    connection: &mut PgConnection,
+    checkpoint: &Checkpoint,
+) -> Result<Reply, StoreError> {
+    let kept = store
+        .query(&store.sql().checkpoint)
+        .bind(checkpoint.run.job.0)
+        .bind(checkpoint.run.fence.0)
+        .bind(checkpoint.state.as_str());
+    let row = kept.fetch_optional(connection).await.map_err(store_error)?;
+    Ok(Reply::Checkpointed(match row {
+        Some(_) => Written::Applied,
+        None => Written::Stale,
+    }))
+}
+
+/// Runs as two parameters.
+pub(crate) fn columns<'a>(runs: impl Iterator<Item = &'a Run>) -> (Vec<Uuid>, Vec<i64>) {
+    runs.map(|run| (run.job.0, run.fence.0)).unzip()
+}

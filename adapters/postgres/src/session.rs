@@ -1,0 +1,136 @@
+//! Connections: those of the worker, and what becomes of one whose command did
+//! not end.
+
+use std::io;
+use std::time::Duration;
+
+use job_engine::StoreError;
+use sqlx::pool::PoolConnection;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{Connection, Executor, PgConnection, PgPool, Postgres, Transaction};
+
+use crate::error::read_error;
+
+/// The worker's connections, for commands at the same time.
+const WORKER_CONNECTIONS: u32 = 3;
+/// How long a command waits for a connection of the worker.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+/// A connection that was idle for so long is tried out before it is used.
+const IDLE_TRUSTED: Duration = Duration::from_secs(20);
+/// How long that may take.
+const PING_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What holds for the worker's commands.
+///
+/// The statistics of a queue are out of date as soon as they are made, so plans
+/// that read a whole table are ruled out; so is compiling a plan because its
+/// estimate is absurd. The timeouts are shorter than the driver's longest, so
+/// that a command which was given up on does not linger.
+const WORKER_SETTINGS: [(&str, &str); 5] = [
+    ("enable_seqscan", "off"),
+    ("enable_bitmapscan", "off"),
+    ("jit", "off"),
+    ("statement_timeout", "'20s'"),
+    ("lock_timeout", "'5s'"),
+];
+
+/// The statements rely on what READ COMMITTED does with rows that change while
+/// they wait, whatever the default of the database is.
+pub(crate) const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
+
+/// A pool for the worker alone, on the database of `pool`. Opens nothing yet.
+///
+/// It shares no connection with the application, so runners that use up the
+/// pool of the application cannot keep the worker from renewing their leases.
+pub(crate) fn worker_pool(pool: &PgPool, poll_only: bool) -> PgPool {
+    let connect = connect_options(pool);
+    let worker_pool = PgPoolOptions::new()
+        .min_connections(0)
+        .max_connections(WORKER_CONNECTIONS)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        // Asking each time would double the round trips; a connection that
+        // broke since shows at the command itself, which is repeated then.
+        .test_before_acquire(false)
+        .before_acquire(|connection, meta| {
+            Box::pin(async move {
+                if meta.idle_for >= IDLE_TRUSTED {
+                    let ping = tokio::time::timeout(PING_TIMEOUT, connection.ping()).await;
+                    ping.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+                }
+                Ok(true)
+            })
+        });
+    if poll_only {
+        return worker_pool.connect_lazy_with(connect);
+    }
+    worker_pool
+        .after_connect(|connection, _| {
+            Box::pin(async move {
+                // Not as parameters of the connection: many proxies refuse those.
+                let isolation = "SET default_transaction_isolation = 'read committed'";
+                let settings = format!("{isolation}; {}", worker_settings("SET"));
+                connection.execute(&*settings).await?;
+                Ok(())
+            })
+        })
+        .connect_lazy_with(connect)
+}
+
+/// The options of the application's pool, with a name if it gave none.
+pub(crate) fn connect_options(pool: &PgPool) -> PgConnectOptions {
+    let options = pool.connect_options().as_ref().clone();
+    match options.get_application_name() {
+        Some(_) => options,
+        None => options.application_name("job"),
+    }
+}
+
+/// Begins a transaction with the worker's settings, for poolers that do not
+/// keep those of a session. It also keeps a statement and its parameters on one
+/// connection. One round trip.
+pub(crate) async fn begin_with_settings(
+    connection: &mut PgConnection,
+) -> Result<Transaction<'_, Postgres>, StoreError> {
+    let begin = format!("{BEGIN}; {}", worker_settings("SET LOCAL"));
+    connection.begin_with(begin).await.map_err(read_error)
+}
+
+fn worker_settings(set: &str) -> String {
+    let settings = WORKER_SETTINGS.map(|(name, value)| format!("{set} {name} = {value}"));
+    settings.join("; ")
+}
+
+/// A pooled connection while a command runs on it.
+///
+/// A command that does not end, because its future was dropped or the connection
+/// broke, takes its connection out of the pool. Returned, it would first be
+/// waited for, and a peer that is gone without a word answers never: a few of
+/// those and the pool would be empty for good.
+pub(crate) struct Busy(Option<PoolConnection<Postgres>>);
+
+impl Busy {
+    pub(crate) async fn acquire(pool: &PgPool) -> Result<Self, sqlx::Error> {
+        Ok(Self(Some(pool.acquire().await?)))
+    }
+
+    pub(crate) fn connection(&mut self) -> &mut PgConnection {
+        self.0.as_mut().expect("only done() takes the connection")
+    }
+
+    /// The command has ended with this result.
+    pub(crate) fn done<T>(mut self, result: &Result<T, StoreError>) {
+        match result {
+            Err(StoreError::Unknown(_)) => {}
+            // Back to the pool.
+            Ok(_) | Err(StoreError::Rejected(_) | StoreError::Failed(_)) => drop(self.0.take()),
+        }
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        if let Some(connection) = self.0.take() {
+            drop(connection.detach());
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! The store: which connection carries out which command.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use job_engine::{Command, JobType, Rejection, Reply, StoreError, Timestamp};
+use job_tokio::{Store, Wake};
+use sqlx::postgres::PgArguments;
+use sqlx::query::Query;
+use sqlx::{Connection, PgConnection, PgPool, Postgres};
+use tokio::sync::mpsc;
+
+use crate::error::{read_error, store_error};
+use crate::session::{BEGIN, Busy, begin_with_settings, worker_pool};
+use crate::sql::{SchemaNameError, Sql, check_schema_name};
+use crate::{claim, find, finish, lease, listen, reclaim, spawn};
+
+/// How a store uses its database.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StoreOptions {
+    /// The schema of the tables, 1 to 63 bytes, any characters but NUL. Default:
+    /// none, so that the `search_path` of each connection decides; then it must
+    /// come with the connect options of the pool, because the worker makes
+    /// connections of its own from those.
+    pub schema: Option<String>,
+    /// For transaction poolers such as PgBouncer: no LISTEN, no settings of a
+    /// session, no prepared statements that outlive a transaction. A worker then
+    /// finds the jobs of other processes by polling only, but it announces its
+    /// own to those that listen. Default `false`.
+    pub poll_only: bool,
+}
+
+impl StoreOptions {
+    /// Checks the name of the schema.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be the name of one.
+    pub fn check(&self) -> Result<(), SchemaNameError> {
+        self.schema.as_deref().map_or(Ok(()), check_schema_name)
+    }
+}
+
+/// The store on Postgres. Cheap to clone; clones share their connections.
+///
+/// What the application asks for (spawns, reads, checkpoints, announcements)
+/// goes through its own pool. What the worker does (claims, ends, heartbeats,
+/// recovery) goes through a pool of at most three connections that this store
+/// opens with the same options when they are needed; one more listens.
+#[derive(Clone, Debug)]
+pub struct PostgresStore {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    options: StoreOptions,
+    sql: Sql,
+    pool: PgPool,
+    worker_pool: PgPool,
+}
+
+impl PostgresStore {
+    /// A store on the database of `pool`. Opens nothing yet.
+    ///
+    /// # Errors
+    ///
+    /// If the name of the schema cannot be the name of one.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
+    pub fn new(pool: PgPool, options: StoreOptions) -> Result<Self, SchemaNameError> {
+        options.check()?;
+        let inner = Inner {
+            sql: Sql::new(options.schema.as_deref()),
+            worker_pool: worker_pool(&pool, options.poll_only),
+            options,
+            pool,
+        };
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
+    }
+
+    /// Closes the worker's connections, once their commands have ended. The
+    /// application's pool stays open. After it, the commands of the worker fail.
+    pub async fn close(&self) {
+        self.inner.worker_pool.close().await;
+    }
+
+    /// Carries out a command in a transaction of the caller. It takes effect
+    /// when, and only when, that commits. `now` as in [`Store::execute`].
+    ///
+    /// Ends and checkpoints that come back as [`Written::Stale`] have changed
+    /// nothing: the caller is to roll back.
+    ///
+    /// [`Written::Stale`]: job_engine::store::Written::Stale
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::execute`]; the transaction is of no further use then.
+    /// [`Rejection::NotInTransaction`] for claims and reclaims.
+    pub async fn execute_on(
+        &self,
+        connection: &mut PgConnection,
+        now: Option<Timestamp>,
+        command: &Command,
+    ) -> Result<Reply, StoreError> {
+        command.check()?;
+        match command {
+            Command::Claim(_) | Command::Reclaim(_) => Err(Rejection::NotInTransaction.into()),
+            Command::Spawn(_)
+            | Command::Finish(_)
+            | Command::Heartbeat(_)
+            | Command::Checkpoint(_)
+            | Command::Find(_) => self.run(connection, now, command).await,
+        }
+    }
+
+    /// Announces in a transaction of the caller that jobs of these types became
+    /// due. Delivered when that commits.
+    ///
+    /// # Errors
+    ///
+    /// When the statement fails, and then so does the transaction.
+    pub async fn announce_on(
+        &self,
+        connection: &mut PgConnection,
+        types: &BTreeSet<JobType>,
+    ) -> Result<(), StoreError> {
+        if types.is_empty() {
+            return Ok(());
+        }
+        let types: Vec<&str> = types.iter().map(JobType::as_str).collect();
+        let announce = self.query(&self.sql().announce);
+        let announce = announce.bind(listen::channel(self.schema())).bind(types);
+        announce.execute(connection).await.map_err(store_error)?;
+        Ok(())
+    }
+
+    /// The application's pool.
+    pub fn pool(&self) -> &PgPool {
+        &self.inner.pool
+    }
+
+    pub(crate) fn schema(&self) -> Option<&str> {
+        self.inner.options.schema.as_deref()
+    }
+
+    pub(crate) fn poll_only(&self) -> bool {
+        self.inner.options.poll_only
+    }
+
+    pub(crate) fn sql(&self) -> &Sql {
+        &self.inner.sql
+    }
+
+    /// A statement that is prepared once a connection; behind a transaction
+    /// pooler each time, since the next may be on another one.
+    pub(crate) fn query<'q>(&self, sql: &'q str) -> Query<'q, Postgres, PgArguments> {
+        sqlx::query(sql).persistent(!self.poll_only())
+    }
+
+    fn pool_for(&self, command: &Command) -> &PgPool {
+        match command {
+            Command::Spawn(_) | Command::Checkpoint(_) | Command::Find(_) => &self.inner.pool,
+            Command::Claim(_)
+            | Command::Finish(_)
+            | Command::Heartbeat(_)
+            | Command::Reclaim(_) => &self.inner.worker_pool,
+        }
+    }
+
+    async fn run(
+        &self,
+        connection: &mut PgConnection,
+        now: Option<Timestamp>,
+        command: &Command,
+    ) -> Result<Reply, StoreError> {
+        match command {
+            Command::Spawn(jobs) => spawn::spawn(self, connection, now, jobs).await,
+            Command::Claim(claim) => claim::claim(self, connection, now, claim).await,
+            Command::Finish(finishes) => finish::finish(self, connection, now, finishes).await,
+            Command::Heartbeat(heartbeat) => {
+                lease::heartbeat(self, connection, now, heartbeat).await
+            }
+            Command::Checkpoint(checkpoint) => {
+                lease::checkpoint(self, connection, checkpoint).await
+            }
+            Command::Reclaim(reclaim) => reclaim::reclaim(self, connection, now, reclaim).await,
+            Command::Find(job) => find::find(self, connection, *job).await,
+        }
+    }
+
+    /// Runs a command as it is, if it writes by one statement; what follows that
+    /// only reads, and needs a snapshot of its own. Otherwise, and behind a
+    /// transaction pooler, in a transaction.
+    async fn run_alone(
+        &self,
+        connection: &mut PgConnection,
+        now: Option<Timestamp>,
+        command: &Command,
+    ) -> Result<Reply, StoreError> {
+        let mut transaction = if self.poll_only() {
+            begin_with_settings(connection).await?
+        } else if spawn::needs_transaction(command) {
+            connection.begin_with(BEGIN).await.map_err(read_error)?
+        } else {
+            return self.run(connection, now, command).await;
+        };
+        let reply = self.run(&mut transaction, now, command).await?;
+        transaction.commit().await.map_err(store_error)?;
+        Ok(reply)
+    }
+
+    async fn announce_alone(
+        &self,
+        connection: &mut PgConnection,
+        types: &BTreeSet<JobType>,
+    ) -> Result<(), StoreError> {
+        if !self.poll_only() {
+            return self.announce_on(connection, types).await;
+        }
+        let mut transaction = begin_with_settings(connection).await?;
+        self.announce_on(&mut transaction, types).await?;
+        transaction.commit().await.map_err(store_error)
+    }
+}
+
+impl Store for PostgresStore {
+    async fn execute(
+        &self,
+        now: Option<Timestamp>,
+        command: &Command,
+    ) -> Result<Reply, StoreError> {
+        command.check()?;
+        let busy = Busy::acquire(self.pool_for(command)).await;
+        let mut busy = busy.map_err(read_error)?;
+        let result = self.run_alone(busy.connection(), now, command).await;
+        busy.done(&result);
+        result
+    }
+
+    async fn announce(&self, types: &BTreeSet<JobType>) -> Result<(), StoreError> {
+        if types.is_empty() {
+            return Ok(());
+        }
+        let mut busy = Busy::acquire(self.pool()).await.map_err(read_error)?;
+        let result = self.announce_alone(busy.connection(), types).await;
+        busy.done(&result);
+        result
+    }
+
+    async fn listen(&self, wakes: mpsc::Sender<Wake>) {
+        if self.poll_only() {
+            // Never says that announcements arrive, so the driver polls often.
+            wakes.closed().await;
+        } else {
+            listen::listen(self, wakes).await;
+        }
+    }
+}

@@ -1,0 +1,18 @@
+-- Takes due jobs of one type, the longest due first.
+--
+-- Invariant: SQLite has one writer, so a job is taken once. The cost depends on
+-- the quota, not on the backlog.
+-- Index: job_live_pending, one range.
+UPDATE job_live
+SET state = 1,
+    fence = fence + 1,
+    worker = ?4,
+    claim_seq = ?5,
+    claimed_at = ?2,
+    lease_expires_at = ?6
+WHERE id IN (
+    SELECT id FROM job_live
+    WHERE state = 0 AND job_type = ?1 AND due_at <= ?2
+    ORDER BY due_at, id
+    LIMIT ?3
+)

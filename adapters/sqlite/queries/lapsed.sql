@@ -1,0 +1,12 @@
+-- The runs whose lease has run out, of the types that are named.
+--
+-- Invariant: writes nothing; what follows from each is decided by the policy of
+-- its type and written in the same transaction.
+-- Index: job_live_running, read whole; it holds no more than what runs.
+SELECT id, job_type, fence, attempt, crashes, claimed_at, lease_expires_at
+FROM job_live
+WHERE state = 1
+  AND lease_expires_at <= ?2
+  AND job_type IN (SELECT value FROM json_each(?1))
+ORDER BY id
+LIMIT ?3

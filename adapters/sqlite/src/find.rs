@@ -1,0 +1,74 @@
+//! Reading a job with its history.
+
+use job_engine::history::{Lease, Live, RunRecord, Snapshot};
+use job_engine::lifecycle::RunEnd;
+use job_engine::{ErrorText, Fence, JobId, Payload, Reply, StoreError, Timestamp, WorkerId};
+use sqlx::SqliteConnection;
+use sqlx::sqlite::SqliteRow;
+
+use crate::error::failed;
+use crate::row::{corrupt, count, get, time};
+use crate::sql;
+
+pub(crate) async fn find(
+    connection: &mut SqliteConnection,
+    id: JobId,
+) -> Result<Reply, StoreError> {
+    let job = sqlx::query(sql::FIND_JOB).bind(id.0);
+    let job = job.fetch_optional(&mut *connection).await.map_err(failed)?;
+    let Some(row) = job else {
+        return Ok(Reply::Found(None));
+    };
+    let runs = sqlx::query(sql::FIND_RUNS).bind(id.0);
+    let runs = runs.fetch_all(connection).await.map_err(failed)?;
+    Ok(Reply::Found(Some(Box::new(Snapshot {
+        id,
+        job_type: get::<String>(&row, "job_type")?.into(),
+        unique_type: get(&row, "unique_type")?,
+        config: Payload::from_json(get::<String>(&row, "config")?),
+        spawned_at: time(&row, "spawned_at")?,
+        trace: get(&row, "trace")?,
+        live: if get(&row, "is_live")? {
+            Some(live(&row)?)
+        } else {
+            None
+        },
+        runs: runs.iter().map(run).collect::<Result<_, _>>()?,
+    }))))
+}
+
+fn live(row: &SqliteRow) -> Result<Live, StoreError> {
+    let lease = match get::<Option<_>>(row, "worker")? {
+        Some(worker) => Some(Lease {
+            worker: WorkerId(worker),
+            claim_seq: get(row, "claim_seq")?,
+            claimed_at: time(row, "claimed_at")?,
+            expires_at: time(row, "lease_expires_at")?,
+        }),
+        None => None,
+    };
+    Ok(Live {
+        attempt: count(row, "attempt")?,
+        crashes: count(row, "crashes")?,
+        due_at: time(row, "due_at")?,
+        fence: Fence(get(row, "fence")?),
+        state: get::<Option<String>>(row, "execution_state")?.map(Payload::from_json),
+        lease,
+    })
+}
+
+fn run(row: &SqliteRow) -> Result<RunRecord, StoreError> {
+    let end = RunEnd::from_code(get(row, "run_end")?);
+    let error: Option<String> = get(row, "error")?;
+    let next_due_at: Option<i64> = get(row, "next_due_at")?;
+    Ok(RunRecord {
+        fence: Fence(get(row, "fence")?),
+        attempt: count(row, "attempt")?,
+        worker: WorkerId(get(row, "worker")?),
+        claimed_at: time(row, "claimed_at")?,
+        ended_at: time(row, "ended_at")?,
+        end: end.ok_or_else(|| corrupt("an end of a run that this version does not know"))?,
+        error: error.map(|error| ErrorText::new(&error)),
+        next_due_at: next_due_at.map(Timestamp::from_micros),
+    })
+}

@@ -1,0 +1,48 @@
+//! Between the engine's values and the columns of SQLite.
+
+use std::collections::BTreeSet;
+
+use job_engine::{Fence, JobId, Run, StoreError, Timestamp};
+use sqlx::Row;
+use sqlx::sqlite::SqliteRow;
+
+use crate::error::failed;
+
+/// A column of a row.
+pub(crate) fn get<'r, T>(row: &'r SqliteRow, column: &str) -> Result<T, StoreError>
+where
+    T: sqlx::Decode<'r, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite>,
+{
+    row.try_get(column).map_err(failed)
+}
+
+pub(crate) fn time(row: &SqliteRow, column: &str) -> Result<Timestamp, StoreError> {
+    get(row, column).map(Timestamp::from_micros)
+}
+
+/// An attempt or a count.
+pub(crate) fn count(row: &SqliteRow, column: &str) -> Result<u32, StoreError> {
+    let count: i64 = get(row, column)?;
+    u32::try_from(count).map_err(|_| corrupt("a count that is none"))
+}
+
+pub(crate) fn run(row: &SqliteRow) -> Result<Run, StoreError> {
+    Ok(Run {
+        job: JobId(get(row, "id")?),
+        fence: Fence(get(row, "fence")?),
+    })
+}
+
+pub(crate) fn runs(rows: &[SqliteRow]) -> Result<BTreeSet<Run>, StoreError> {
+    rows.iter().map(run).collect()
+}
+
+/// An id for `unhex`.
+pub(crate) fn hex(job: JobId) -> String {
+    job.0.as_simple().to_string()
+}
+
+/// The tables hold what no version of this program writes.
+pub(crate) fn corrupt(what: &str) -> StoreError {
+    StoreError::Failed(format!("the tables hold {what}"))
+}

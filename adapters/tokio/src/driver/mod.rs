@@ -1,0 +1,230 @@
+//! The driver: pumps a [`Worker`] on tokio, over any [`Store`] and clock.
+//!
+//! It decides nothing. It performs the actions of the engine and brings back
+//! what came of them, in one loop; every task that it starts is owned by it.
+
+mod observe;
+mod runs;
+mod signal;
+
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use job_engine::worker::{Action, Ended, Input, OpId, WorkerConfig};
+use job_engine::{Command, Entropy, Reply, StoreError, Timestamp, Worker};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tracing::Instrument;
+
+pub use signal::StopSignal;
+
+use crate::announcer::Announcer;
+use crate::clock::{BusyGuard, ClockHandle};
+use crate::store::{Store, Wake};
+use crate::wakes::Wakes;
+use runs::RunTasks;
+
+/// The longest that a store call may take before its outcome counts as unknown.
+const STORE_TIMEOUT_MAX: Duration = Duration::from_secs(30);
+/// The shortest such limit, for short leases.
+const STORE_TIMEOUT_MIN: Duration = Duration::from_secs(1);
+/// Wake-ups of other processes that may wait to be taken in; more are dropped.
+const WAKES_MAX: usize = 1_024;
+
+/// Makes and runs the runner of a claimed job.
+pub trait RunJob: Send + Sync + 'static {
+    /// Runs one job to its end. A panic in the future is caught and counts as a
+    /// failure. `signal` tells when it should end early.
+    fn run_job(
+        &self,
+        job: job_engine::store::ClaimedJob,
+        signal: StopSignal,
+    ) -> impl Future<Output = Ended> + Send + 'static;
+}
+
+/// What a driver needs.
+#[derive(Debug)]
+pub struct DriverConfig<S, R> {
+    /// Where the jobs are.
+    pub store: S,
+    /// What time it is.
+    pub clock: ClockHandle,
+    /// How the worker behaves.
+    pub worker: WorkerConfig,
+    /// Where its randomness comes from.
+    pub entropy: Entropy,
+    /// What runs the jobs.
+    pub runners: Arc<R>,
+    /// Wake-ups from within this process.
+    pub wakes: Wakes,
+    /// How other processes are told.
+    pub announcer: Announcer,
+}
+
+/// A running driver. Dropping it asks the driver to shut down; the driver then
+/// ends by itself within the shutdown timeout.
+#[derive(Debug)]
+pub struct DriverHandle {
+    shutdown: watch::Sender<bool>,
+    stopped: watch::Receiver<bool>,
+}
+
+impl DriverHandle {
+    /// Starts a driver on the current tokio runtime.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
+    pub fn start<S: Store, R: RunJob>(config: DriverConfig<S, R>) -> Self {
+        let (shutdown, shutdown_asked) = watch::channel(false);
+        let (stopped_sender, stopped) = watch::channel(false);
+        let clock = config.clock.clone();
+        let driver = Driver::new(config);
+        // The one task that nobody owns: it outlives a dropped handle for as
+        // long as the shutdown takes.
+        tokio::spawn(clock.participate(async move {
+            driver.run(shutdown_asked).await;
+            stopped_sender.send_replace(true);
+        }));
+        Self { shutdown, stopped }
+    }
+
+    /// Asks the driver to shut down and waits until it has. May be called
+    /// again, and concurrently.
+    pub async fn shutdown(&self) {
+        self.shutdown.send_replace(true);
+        let mut stopped = self.stopped.clone();
+        // An error means that the runtime has dropped the driver: stopped, too.
+        let _ = stopped.wait_for(|stopped| *stopped).await;
+    }
+}
+
+impl Drop for DriverHandle {
+    fn drop(&mut self) {
+        self.shutdown.send_replace(true);
+    }
+}
+
+struct Driver<S, R> {
+    store: S,
+    clock: ClockHandle,
+    worker: Worker,
+    runners: Arc<R>,
+    wakes: Wakes,
+    announcer: Announcer,
+    store_timeout: Duration,
+    calls: JoinSet<(OpId, Result<Reply, StoreError>, BusyGuard)>,
+    runs: RunTasks,
+    stopped: bool,
+}
+
+impl<S: Store, R: RunJob> Driver<S, R> {
+    fn new(config: DriverConfig<S, R>) -> Self {
+        let lease = config.worker.lease;
+        let store_timeout = (lease / 4).clamp(STORE_TIMEOUT_MIN, STORE_TIMEOUT_MAX);
+        let now = config.clock.timestamp();
+        Self {
+            worker: Worker::new(now, config.worker, config.entropy),
+            store: config.store,
+            runners: config.runners,
+            wakes: config.wakes,
+            announcer: config.announcer,
+            store_timeout,
+            calls: JoinSet::new(),
+            runs: RunTasks::new(config.clock.clone()),
+            clock: config.clock,
+            stopped: false,
+        }
+    }
+
+    async fn run(mut self, mut shutdown_asked: watch::Receiver<bool>) {
+        let (wakes, mut outer_wakes) = mpsc::channel(WAKES_MAX);
+        let mut listener = JoinSet::new();
+        let store = self.store.clone();
+        listener.spawn(async move { store.listen(wakes).await });
+        let mut shutting_down = false;
+        loop {
+            self.perform_actions();
+            if self.stopped {
+                return;
+            }
+            let input = tokio::select! {
+                biased;
+                () = sleep_until(&self.clock, self.worker.poll_timeout()) => Input::TimerFired,
+                _ = shutdown_asked.wait_for(|asked| *asked), if !shutting_down => {
+                    shutting_down = true;
+                    Input::ShutdownRequested
+                }
+                Some((run, ended)) = self.runs.next() => Input::RunEnded { run, ended },
+                Some(joined) = self.calls.join_next() => {
+                    let joined = joined.expect("store calls catch panics, nobody aborts them");
+                    let (op, result, _busy) = joined;
+                    Input::Replied { op, result }
+                }
+                types = self.wakes.take() => {
+                    let now = self.clock.timestamp();
+                    for job_type in types {
+                        self.worker.handle_input(now, Input::Woken(job_type));
+                    }
+                    continue;
+                }
+                Some(wake) = outer_wakes.recv() => match wake {
+                    Wake::JobType(job_type) => Input::Woken(job_type),
+                    Wake::Lost => Input::Listening(false),
+                    Wake::Restored => Input::Listening(true),
+                },
+            };
+            self.worker.handle_input(self.clock.timestamp(), input);
+        }
+    }
+
+    fn perform_actions(&mut self) {
+        while let Some(action) = self.worker.poll_action() {
+            match action {
+                Action::Execute { op, command } => self.execute(op, command),
+                Action::Start(job) => self.runs.start(&*self.runners, job),
+                Action::Stop { run, reason } => self.runs.stop(run, reason),
+                Action::Abort(run) => self.runs.abort(run),
+                Action::Announce(types) => {
+                    types.iter().for_each(|t| self.announcer.announce(t));
+                }
+                Action::Observe(observation) => observe::observe(self.worker.id(), &observation),
+                Action::Stopped => self.stopped = true,
+            }
+        }
+    }
+
+    fn execute(&mut self, op: OpId, command: Command) {
+        let store = self.store.clone();
+        let now = self.clock.store_time();
+        let limit = self.store_timeout;
+        let busy = self.clock.busy();
+        let span = observe::command_span(self.worker.id(), &command);
+        let call = async move {
+            let call = AssertUnwindSafe(store.execute(now, &command)).catch_unwind();
+            let result = match tokio::time::timeout(limit, call).await {
+                Ok(Ok(result)) => result,
+                Ok(Err(_panic)) => Err(StoreError::Unknown("the store panicked".to_owned())),
+                Err(_) => Err(StoreError::Unknown(format!("no answer within {limit:?}"))),
+            };
+            (op, result, busy)
+        };
+        self.calls.spawn(call.instrument(span));
+    }
+}
+
+/// Ends when the timer of a worker is due.
+async fn sleep_until(clock: &ClockHandle, at: Option<Timestamp>) {
+    match at {
+        Some(at) => {
+            let wait = at.saturating_since(clock.timestamp());
+            if !wait.is_zero() {
+                clock.sleep(wait).await;
+            }
+        }
+        None => std::future::pending().await,
+    }
+}

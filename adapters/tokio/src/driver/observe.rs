@@ -1,0 +1,112 @@
+//! What the engine observes, as `tracing` spans and events.
+
+use job_engine::lifecycle::RunEnd;
+use job_engine::worker::{LaneKind, Observation};
+use job_engine::{Command, WorkerId};
+use tracing::{Span, debug, error, info, info_span, warn};
+
+/// The span around a store command of a worker.
+pub(super) fn command_span(worker: WorkerId, command: &Command) -> Span {
+    match command {
+        Command::Claim(claim) => {
+            let jobs_max: u32 = claim.quotas.iter().map(|quota| quota.jobs_max).sum();
+            tracing::debug_span!("job.poll_jobs", poller_id = %worker, jobs_max)
+        }
+        Command::Heartbeat(heartbeat) => {
+            let jobs = heartbeat.runs.len();
+            tracing::debug_span!("job.keep_alive", poller_id = %worker, jobs)
+        }
+        Command::Reclaim(_) => {
+            tracing::debug_span!("job.detect_lost_jobs", poller_id = %worker)
+        }
+        Command::Finish(finishes) => {
+            tracing::debug_span!("job.finish_jobs", poller_id = %worker, jobs = finishes.len())
+        }
+        Command::Spawn(_) | Command::Checkpoint(_) | Command::Find(_) => Span::none(),
+    }
+}
+
+pub(super) fn observe(worker: WorkerId, observation: &Observation) {
+    match observation {
+        Observation::RunEnded { end, .. } if end.is_failure() => run_failed(observation),
+        Observation::RunEnded {
+            run,
+            job_type,
+            attempt,
+            end,
+            ..
+        } => {
+            let span = match end {
+                RunEnd::Completed => info_span!("job.complete_job", job_id = %run.job, %job_type),
+                RunEnd::Rescheduled => {
+                    info_span!("job.reschedule_job", job_id = %run.job, %job_type)
+                }
+                _ => info_span!("job.abort_job", job_id = %run.job, %job_type),
+            };
+            span.in_scope(|| debug!(attempt, ?end, "run ended"));
+        }
+        Observation::RunLost { run, job_type } => warn!(
+            job_id = %run.job, fence = %run.fence, %job_type,
+            "the run ended after its lease was lost: its end is not recorded"
+        ),
+        Observation::Reclaimed(reclaimed) => {
+            let (job, job_type) = (reclaimed.run.job, &reclaimed.job_type);
+            let attempt = reclaimed.attempt;
+            info_span!("job.detect_lost_jobs", poller_id = %worker).in_scope(|| {
+                if reclaimed.end == RunEnd::Abandoned {
+                    error!(job_id = %job, %job_type, attempt, "lost job ended as errored");
+                } else {
+                    warn!(job_id = %job, %job_type, attempt, "lost job goes back to pending");
+                }
+            });
+        }
+        Observation::StoreFailed {
+            lane,
+            error,
+            failures,
+            retry_in,
+        } => {
+            let doing = match lane {
+                LaneKind::Claim => "claim jobs",
+                LaneKind::Finish => "record the ends of runs",
+                LaneKind::Heartbeat => "renew leases",
+                LaneKind::Reclaim => "look for lost jobs",
+            };
+            warn!(%error, failures, ?retry_in, "could not {doing}; trying again");
+        }
+        Observation::FinishRefused { run, error } => error!(
+            job_id = %run.job, fence = %run.fence, %error,
+            "the store refuses to record the end of the run; its lease will run out"
+        ),
+        Observation::Draining { executing } => {
+            info!(poller_id = %worker, executing, "shutting down");
+        }
+        Observation::Drained { unsettled: 0 } => info!(poller_id = %worker, "shut down"),
+        Observation::Drained { unsettled } => warn!(
+            poller_id = %worker, unsettled,
+            "shut down with unsettled runs; other workers take them over when their leases run out"
+        ),
+    }
+}
+
+fn run_failed(observation: &Observation) {
+    let Observation::RunEnded {
+        run,
+        job_type,
+        attempt,
+        error: Some(message),
+        retry_in,
+        warning,
+        ..
+    } = observation
+    else {
+        return;
+    };
+    let will_retry = retry_in.is_some();
+    let span = info_span!("job.fail_job", job_id = %run.job, %job_type, attempt, will_retry);
+    span.in_scope(|| match (will_retry, warning) {
+        (false, _) => error!(error = %message, "job failed for the last time"),
+        (true, true) => warn!(error = %message, ?retry_in, "job failed"),
+        (true, false) => error!(error = %message, ?retry_in, "job failed"),
+    });
+}

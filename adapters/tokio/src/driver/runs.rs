@@ -1,0 +1,115 @@
+//! The tasks in which the runners run.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
+
+use futures_util::FutureExt;
+use futures_util::future::{AbortHandle, Abortable};
+use job_engine::store::ClaimedJob;
+use job_engine::worker::{Ended, StopReason};
+use job_engine::{ErrorText, Run};
+use tokio::task::JoinSet;
+
+use super::RunJob;
+use super::signal::{StopSender, StopSignal};
+use crate::clock::{BusyGuard, ClockHandle};
+
+/// One task a run. Whatever happens in it, its end is reported with the run
+/// that it was.
+pub(super) struct RunTasks {
+    clock: ClockHandle,
+    tasks: JoinSet<(Run, Ended, BusyGuard)>,
+    controls: BTreeMap<Run, Control>,
+}
+
+struct Control {
+    stop: StopSender,
+    abort: AbortHandle,
+}
+
+impl RunTasks {
+    pub(super) fn new(clock: ClockHandle) -> Self {
+        Self {
+            clock,
+            tasks: JoinSet::new(),
+            controls: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn start<R: RunJob>(&mut self, runners: &R, job: ClaimedJob) {
+        let run = job.run;
+        let (stop, signal) = StopSignal::new();
+        let (abort, registration) = AbortHandle::new_pair();
+        self.controls.insert(run, Control { stop, abort });
+        let name = task_name(&job);
+        let work = Abortable::new(runners.run_job(job, signal), registration);
+        // The runner is dropped inside of what catches panics, so that neither
+        // its work nor its destructor can take the end of the run away.
+        let work = AssertUnwindSafe(async move { work.await }).catch_unwind();
+        let clock = self.clock.clone();
+        let future = self.clock.participate(async move {
+            let ended = match work.await {
+                Ok(Ok(ended)) => ended,
+                Ok(Err(_aborted)) => Ended::Aborted,
+                Err(panic) => Ended::Failed(panic_text(&*panic)),
+            };
+            (run, ended, clock.busy())
+        });
+        spawn(&mut self.tasks, &name, future);
+    }
+
+    pub(super) fn stop(&self, run: Run, reason: StopReason) {
+        if let Some(control) = self.controls.get(&run) {
+            control.stop.stop(reason);
+        }
+    }
+
+    pub(super) fn abort(&self, run: Run) {
+        if let Some(control) = self.controls.get(&run) {
+            control.abort.abort();
+        }
+    }
+
+    /// The next run that ends; `None` while there is none. Cancel safe.
+    pub(super) async fn next(&mut self) -> Option<(Run, Ended)> {
+        let joined = self.tasks.join_next().await?;
+        let (run, ended, _busy) = joined.expect("run tasks catch panics, nobody aborts them");
+        self.controls.remove(&run);
+        Some((run, ended))
+    }
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> ErrorText {
+    let message = panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message");
+    ErrorText::new(&format!("the runner panicked: {message}"))
+}
+
+#[cfg(all(feature = "tokio-task-names", tokio_unstable))]
+fn task_name(job: &ClaimedJob) -> String {
+    format!("job-{}-{}", job.job_type, job.run.job)
+}
+
+#[cfg(not(all(feature = "tokio-task-names", tokio_unstable)))]
+fn task_name(_: &ClaimedJob) {}
+
+#[cfg(all(feature = "tokio-task-names", tokio_unstable))]
+fn spawn<F>(tasks: &mut JoinSet<(Run, Ended, BusyGuard)>, name: &str, future: F)
+where
+    F: Future<Output = (Run, Ended, BusyGuard)> + Send + 'static,
+{
+    // The only error is that the runtime is gone, and then so is this task.
+    let _ = tasks.build_task().name(name).spawn(future);
+}
+
+#[cfg(not(all(feature = "tokio-task-names", tokio_unstable)))]
+fn spawn<F>(tasks: &mut JoinSet<(Run, Ended, BusyGuard)>, _: &(), future: F)
+where
+    F: Future<Output = (Run, Ended, BusyGuard)> + Send + 'static,
+{
+    tasks.spawn(future);
+}

@@ -1,0 +1,69 @@
+//! The smallest application: one job type, one job.
+
+use std::error::Error;
+
+use async_trait::async_trait;
+use job::{
+    CurrentJob, Job, JobCompletion, JobId, JobInitializer, JobRunner, JobSpawner, JobSvcConfig,
+    JobType, Jobs,
+};
+use serde::{Deserialize, Serialize};
+
+// What a job of this type is given; stored as JSON.
+#[derive(Debug, Serialize, Deserialize)]
+struct MyConfig {
+    value: i32,
+}
+
+// Describes the job type and makes a runner for each run.
+struct MyInitializer;
+
+impl JobInitializer for MyInitializer {
+    type Config = MyConfig;
+
+    fn job_type(&self) -> JobType {
+        JobType::new("my-job")
+    }
+
+    fn init(
+        &self,
+        job: &Job,
+        _spawner: JobSpawner<Self::Config>,
+    ) -> Result<Box<dyn JobRunner>, Box<dyn Error>> {
+        let config: MyConfig = job.config()?;
+        Ok(Box::new(MyRunner {
+            value: config.value,
+        }))
+    }
+}
+
+// Does the work.
+struct MyRunner {
+    value: i32,
+}
+
+#[async_trait]
+impl JobRunner for MyRunner {
+    async fn run(&self, _current_job: CurrentJob) -> Result<JobCompletion, Box<dyn Error>> {
+        println!("processing {}", self.value);
+        Ok(JobCompletion::Complete)
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let config = JobSvcConfig::builder()
+        .pg_con("postgres://user:pass@localhost/db")
+        .build()?;
+    let mut jobs = Jobs::init(config).await?;
+    let spawner: JobSpawner<MyConfig> = jobs.add_initializer(MyInitializer);
+    jobs.start_poll().await?;
+
+    let id = JobId::new();
+    spawner.spawn(id, MyConfig { value: 42 }).await?;
+    while !jobs.find(id).await?.completed() {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    jobs.shutdown().await?;
+    Ok(())
+}

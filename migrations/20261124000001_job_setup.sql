@@ -1,0 +1,84 @@
+-- What a job is: written once, when it is spawned.
+CREATE TABLE job_specs (
+    id uuid PRIMARY KEY,
+    -- Compared byte by byte, so that its indexes outlive an upgrade of the
+    -- system's collations.
+    job_type text COLLATE "C" NOT NULL,
+    unique_type boolean NOT NULL,
+    -- json, not jsonb: kept to the letter, \u0000 included.
+    config json NOT NULL,
+    -- The W3C traceparent of the spawn.
+    trace text,
+    -- Tells a repeated spawn from another one with the same id.
+    spawn_token bigint NOT NULL,
+    spawned_at timestamptz NOT NULL
+);
+
+-- At most one unique job a type, ever.
+CREATE UNIQUE INDEX job_specs_unique_type ON job_specs (job_type) WHERE unique_type;
+
+-- What a job is about to do or does: the narrow table that all workers write.
+-- A job leaves it when it ends.
+CREATE TABLE job_live (
+    id uuid PRIMARY KEY,
+    job_type text COLLATE "C" NOT NULL,
+    -- 0 pending, 1 running.
+    state smallint NOT NULL DEFAULT 0,
+    due_at timestamptz NOT NULL,
+    -- Counts the claims. Writes of a run name it.
+    fence bigint NOT NULL DEFAULT 0,
+    -- The attempt that runs or runs next, from 1.
+    attempt integer NOT NULL DEFAULT 1,
+    -- Crashes in a row.
+    crashes integer NOT NULL DEFAULT 0,
+    -- The lease; null while the job is pending.
+    worker uuid,
+    claim_seq bigint,
+    claimed_at timestamptz,
+    lease_expires_at timestamptz,
+    -- What the runner keeps between its runs.
+    execution_state json
+) WITH (
+    -- Room in each page for the next version of its rows, so that heartbeats
+    -- and checkpoints need touch no index.
+    fillfactor = 70,
+    -- Dead rows slow the claim down, so they are removed early.
+    autovacuum_vacuum_scale_factor = 0.02,
+    autovacuum_vacuum_threshold = 500,
+    autovacuum_analyze_scale_factor = 0.05,
+    autovacuum_analyze_threshold = 500,
+    autovacuum_vacuum_cost_delay = 0
+);
+
+-- The claim reads a prefix of this for each type.
+CREATE INDEX job_live_pending ON job_live (job_type, due_at, id) WHERE state = 0;
+
+-- Recovery and repeated claims read this. Without the end of the lease, which
+-- every heartbeat changes.
+CREATE INDEX job_live_running ON job_live (worker, claim_seq) WHERE state = 1;
+
+-- What has happened: one row for each run that ended. Only ever appended to.
+CREATE TABLE job_runs (
+    job_id uuid NOT NULL,
+    fence bigint NOT NULL,
+    attempt integer NOT NULL,
+    worker uuid NOT NULL,
+    claimed_at timestamptz NOT NULL,
+    ended_at timestamptz NOT NULL,
+    -- 1 completed, 2 rescheduled, 3 retried, 4 errored, 5 released, 6 lost,
+    -- 7 abandoned.
+    run_end smallint NOT NULL,
+    error text,
+    -- When the next run was due; null if the job was over.
+    next_due_at timestamptz,
+    PRIMARY KEY (job_id, fence)
+);
+
+-- Which version of these tables this is, and the oldest version of the program
+-- that can still work with them.
+CREATE TABLE job_schema (
+    version integer NOT NULL,
+    compatible_since integer NOT NULL
+);
+
+INSERT INTO job_schema (version, compatible_since) VALUES (1, 1);

@@ -1,0 +1,71 @@
+-- All times are microseconds since 1970, UTC. Ids are UUIDs of 16 bytes.
+
+-- What a job is: written once, when it is spawned.
+CREATE TABLE job_specs (
+    id BLOB PRIMARY KEY NOT NULL,
+    job_type TEXT NOT NULL,
+    unique_type INTEGER NOT NULL,
+    config TEXT NOT NULL,
+    -- The W3C traceparent of the spawn.
+    trace TEXT,
+    -- Tells a repeated spawn from another one with the same id.
+    spawn_token INTEGER NOT NULL,
+    spawned_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- At most one unique job a type, ever.
+CREATE UNIQUE INDEX job_specs_unique_type ON job_specs (job_type) WHERE unique_type;
+
+-- What a job is about to do or does. A job leaves it when it ends.
+CREATE TABLE job_live (
+    id BLOB PRIMARY KEY NOT NULL,
+    job_type TEXT NOT NULL,
+    -- 0 pending, 1 running.
+    state INTEGER NOT NULL DEFAULT 0,
+    due_at INTEGER NOT NULL,
+    -- Counts the claims. Writes of a run name it.
+    fence INTEGER NOT NULL DEFAULT 0,
+    -- The attempt that runs or runs next, from 1.
+    attempt INTEGER NOT NULL DEFAULT 1,
+    -- Crashes in a row.
+    crashes INTEGER NOT NULL DEFAULT 0,
+    -- The lease; null while the job is pending.
+    worker BLOB,
+    claim_seq INTEGER,
+    claimed_at INTEGER,
+    lease_expires_at INTEGER,
+    -- What the runner keeps between its runs.
+    execution_state TEXT
+) STRICT, WITHOUT ROWID;
+
+-- The claim reads a prefix of this for each type.
+CREATE INDEX job_live_pending ON job_live (job_type, due_at, id) WHERE state = 0;
+
+-- Recovery and the replies to claims read this.
+CREATE INDEX job_live_running ON job_live (worker, claim_seq) WHERE state = 1;
+
+-- What has happened: one row for each run that ended. Only ever appended to.
+CREATE TABLE job_runs (
+    job_id BLOB NOT NULL,
+    fence INTEGER NOT NULL,
+    attempt INTEGER NOT NULL,
+    worker BLOB NOT NULL,
+    claimed_at INTEGER NOT NULL,
+    ended_at INTEGER NOT NULL,
+    -- 1 completed, 2 rescheduled, 3 retried, 4 errored, 5 released, 6 lost,
+    -- 7 abandoned.
+    run_end INTEGER NOT NULL,
+    error TEXT,
+    -- When the next run was due; null if the job was over.
+    next_due_at INTEGER,
+    PRIMARY KEY (job_id, fence)
+) STRICT, WITHOUT ROWID;
+
+-- Which version of these tables this is, and the oldest version of the program
+-- that can still work with them.
+CREATE TABLE job_schema (
+    version INTEGER NOT NULL,
+    compatible_since INTEGER NOT NULL
+) STRICT;
+
+INSERT INTO job_schema (version, compatible_since) VALUES (1, 1);

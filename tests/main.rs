@@ -1,0 +1,12 @@
+//! The service as applications see it, on every backend.
+//!
+//! Run by `tests/run`, which brings up a Postgres server.
+
+mod bad_input;
+mod engine_purity;
+mod outage;
+mod postgres;
+mod processes;
+mod scenarios;
+mod seed_api;
+mod support;

@@ -1,0 +1,772 @@
+//! What the service promises, on every backend.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use chrono::{TimeDelta, Utc};
+use job::error::JobError;
+use job::{
+    ArtificialClockConfig, ClockHandle, JobCompletion, JobId, JobPollerConfig, JobState, Jobs,
+    RetrySettings,
+};
+use serde_json::{Value, json};
+use tokio::sync::Notify;
+
+use crate::support::{TestBackend, TestInitializer, ended, eventually, history};
+
+/// Runs each scenario on each backend.
+macro_rules! on_every_backend {
+    ($($scenario:ident),* $(,)?) => {
+        on_every_backend!(@ memory job::Memory, $($scenario),*);
+        on_every_backend!(@ sqlite job::Sqlite, $($scenario),*);
+        on_every_backend!(@ postgres job::Postgres, $($scenario),*);
+    };
+    (@ $module:ident $backend:ty, $($scenario:ident),*) => {
+        mod $module {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $scenario() {
+                    super::$scenario::<$backend>().await;
+                }
+            )*
+        }
+    };
+}
+
+on_every_backend![
+    a_job_runs_and_find_says_completed,
+    a_job_ahead_of_time_waits_for_the_clock,
+    a_shutdown_puts_back_what_still_runs,
+    a_shutdown_lets_a_job_end_that_listens_for_it,
+    the_last_clone_shuts_down_when_it_is_dropped,
+    a_unique_job_is_spawned_once,
+    a_completing_transaction_commits_with_the_completion,
+    a_transaction_of_a_failed_run_leaves_nothing,
+    a_job_spawned_in_a_rolled_back_transaction_does_not_exist,
+    a_job_spawned_in_a_transaction_runs_after_the_commit,
+    failures_are_retried_and_the_history_tells,
+    the_last_attempt_ends_the_job_as_errored,
+    a_panic_counts_as_an_error_with_its_message,
+    the_execution_state_survives_retries_and_reschedules,
+    a_reschedule_starts_the_attempts_again,
+    backoff_follows_the_artificial_clock,
+    a_duplicate_id_is_refused_and_changes_nothing,
+    the_past_is_now_and_the_far_future_is_pending,
+    a_large_config_and_nul_characters_come_back_whole,
+    a_config_that_does_not_decode_ends_by_the_retry_settings,
+    an_initializer_that_panics_counts_as_an_error,
+    absurd_settings_do_no_harm,
+    a_job_that_nobody_spawned_is_not_found,
+    many_jobs_run_once_each,
+];
+
+async fn service<B: TestBackend>(place: &B::Place) -> Jobs<B> {
+    let config = B::on(place).poller_config(quick()).build();
+    Jobs::init(config.unwrap()).await.unwrap()
+}
+
+fn quick() -> JobPollerConfig {
+    JobPollerConfig {
+        shutdown_timeout: Duration::from_millis(300),
+        ..JobPollerConfig::default()
+    }
+}
+
+/// Retries without a wait.
+fn at_once(n_attempts: u32) -> RetrySettings {
+    RetrySettings {
+        n_attempts: Some(n_attempts),
+        min_backoff: Duration::ZERO,
+        max_backoff: Duration::ZERO,
+        ..RetrySettings::default()
+    }
+}
+
+async fn a_job_runs_and_find_says_completed<B: TestBackend>() {
+    let place = B::place().await;
+    let mut jobs = service::<B>(&place).await;
+    let seen = Arc::new(Mutex::new(None));
+    let keep = Arc::clone(&seen);
+    let spawner = jobs.add_initializer(TestInitializer::new("greet", move |job, config| {
+        *keep.lock().unwrap() = Some((*job.id(), job.attempt(), config));
+        async { Ok(JobCompletion::Complete) }
+    }));
+    jobs.start_poll().await.unwrap();
+    let id = JobId::new();
+    let spawned = spawner.spawn(id, json!({"name": "Ada"})).await.unwrap();
+    assert_eq!((spawned.id, spawned.state()), (id, JobState::Pending));
+    let job = ended(&jobs, id).await;
+    assert_eq!(job.state(), JobState::Completed);
+    assert_eq!(job.job_type.as_str(), "greet");
+    assert_eq!(job.config::<Value>().unwrap(), json!({"name": "Ada"}));
+    assert_eq!(history(&job), ["spawned", "started", "completed"]);
+    let seen = seen.lock().unwrap().take().unwrap();
+    assert_eq!(seen, (id, 1, json!({"name": "Ada"})));
+    jobs.shutdown().await.unwrap();
+    jobs.shutdown().await.unwrap();
+}
+
+async fn a_job_ahead_of_time_waits_for_the_clock<B: TestBackend>() {
+    let place = B::place().await;
+    let (clock, controller) = ClockHandle::artificial(ArtificialClockConfig::manual());
+    let config = B::on(&place).clock(clock.clone()).build().unwrap();
+    let mut jobs = Jobs::init(config).await.unwrap();
+    let ran_at = Arc::new(Mutex::new(None));
+    let keep = Arc::clone(&ran_at);
+    let spawner = jobs.add_initializer(TestInitializer::new("later", move |job, _| {
+        *keep.lock().unwrap() = Some(job.clock().now());
+        async { Ok(JobCompletion::Complete) }
+    }));
+    jobs.start_poll().await.unwrap();
+    let due_at = clock.now() + TimeDelta::seconds(60);
+    let id = JobId::new();
+    spawner.spawn_at(id, Value::Null, due_at).await.unwrap();
+    // Something else has run, so this would have, too.
+    let now = JobId::new();
+    spawner.spawn(now, Value::Null).await.unwrap();
+    ended(&jobs, now).await;
+    assert_eq!(jobs.find(id).await.unwrap().state(), JobState::Pending);
+    controller.advance(Duration::from_secs(59)).await;
+    assert_eq!(jobs.find(id).await.unwrap().state(), JobState::Pending);
+    controller.advance(Duration::from_secs(1)).await;
+    let job = ended(&jobs, id).await;
+    let ran_at = ran_at.lock().unwrap().unwrap();
+    assert!(
+        (ran_at - due_at).abs() < TimeDelta::milliseconds(1),
+        "{ran_at} {due_at}"
+    );
+    assert_eq!(
+        job.events()[1].at.timestamp_micros(),
+        due_at.timestamp_micros()
+    );
+}
+
+async fn a_shutdown_puts_back_what_still_runs<B: TestBackend>() {
+    let place = B::place().await;
+    let mut jobs = service::<B>(&place).await;
+    let started = Arc::new(Notify::new());
+    let tell = Arc::clone(&started);
+    let spawner = jobs.add_initializer(TestInitializer::new("endless", move |_, _| {
+        tell.notify_one();
+        std::future::pending()
+    }));
+    jobs.start_poll().await.unwrap();
+    let id = JobId::new();
+    spawner.spawn(id, Value::Null).await.unwrap();
+    started.notified().await;
+    jobs.shutdown().await.unwrap();
+    let job = eventually("the job is read", async || spawned_job(&jobs, id).await).await;
+    assert_eq!((job.state(), job.attempt()), (JobState::Pending, 1));
+    assert_eq!(history(&job), ["spawned", "started", "aborted"]);
+}
+
+async fn spawned_job<B: TestBackend>(jobs: &Jobs<B>, id: JobId) -> Option<job::Job> {
+    jobs.find(id).await.ok()
+}
+
+async fn a_shutdown_lets_a_job_end_that_listens_for_it<B: TestBackend>() {
+    let place = B::place().await;
+    let config = B::on(&place).build().unwrap();
+    let mut jobs = Jobs::init(config).await.unwrap();
+    let started = Arc::new(Notify::new());
+    let tell = Arc::clone(&started);
+    let spawner = jobs.add_initializer(TestInitializer::new("polite", move |mut job, _| {
+        let tell = Arc::clone(&tell);
+        async move {
+            assert!(!job.is_shutdown_requested());
+            tell.notify_one();
+            assert!(job.shutdown_requested().await);
+            assert!(job.is_shutdown_requested() && !job.is_lease_lost());
+            Ok(JobCompletion::Complete)
+        }
+    }));
+    jobs.start_poll().await.unwrap();
+    let id = JobId::new();
+    spawner.spawn(id, Value::Null).await.unwrap();
+    started.notified().await;
+    jobs.shutdown().await.unwrap();
+    assert_eq!(jobs.find(id).await.unwrap().state(), JobState::Completed);
+}
+
+async fn the_last_clone_shuts_down_when_it_is_dropped<B: TestBackend>() {
+    let place = B::place().await;
+    let mut jobs = service::<B>(&place).await;
+    let told = Arc::new(Notify::new());
+    let tell = Arc::clone(&told);
+    let spawner = jobs.add_initializer(TestInitializer::new("polite", move |mut job, _| {
+        let tell = Arc::clone(&tell);
+        async move {
+            tell.notify_one();
+            job.shutdown_requested().await;
+            tell.notify_one();
+            Ok(JobCompletion::Complete)
+        }
+    }));
+    jobs.start_poll().await.unwrap();
+    spawner.spawn(JobId::new(), Value::Null).await.unwrap();
+    told.notified().await;
+    let clone = jobs.clone();
+    drop(jobs);
+    drop(clone);
+    told.notified().await;
+}
+
+async fn a_unique_job_is_spawned_once<B: TestBackend>() {
+    let place = B::place().await;
+    let mut jobs = service::<B>(&place).await;
+    let spawner = jobs.add_initializer(TestInitializer::completing("cleanup"));
+    jobs.start_poll().await.unwrap();
+    let (first, second) = (JobId::new(), JobId::new());
+    spawner.clone().spawn_unique(first, json!(1)).await.unwrap();
+    spawner
+        .clone()
+        .spawn_unique(second, json!(2))
+        .await
+        .unwrap();
+    ended(&jobs, first).await;
+    // Not even after it ended.
+    spawner.spawn_unique(second, json!(3)).await.unwrap();
+    let missing = jobs.find(second).await;
+    assert!(matches!(missing, Err(JobError::NotFound(id)) if id == second));
+}
+
+/// A type whose runner spawns a child in a transaction, and then ends as
+/// `end` says.
+async fn parent_and_child<B: TestBackend>(
+    jobs: &mut Jobs<B>,
+    retry: RetrySettings,
+    end: impl Fn(B::Transaction) -> Result<JobCompletion<B>, String> + Clone + Send + Sync + 'static,
+) -> (JobId, JobId) {
+    let (parent, child) = (JobId::new(), JobId::new());
+    let children = jobs.add_initializer(TestInitializer::completing("child"));
+    let initializer = TestInitializer::new("parent", move |job: job::CurrentJob<B>, _| {
+        let (children, end) = (children.clone(), end.clone());
+        async move {
+            let mut transaction = B::begin(job.pool()).await;
+            let spawned = children
+                .spawn_in_op(&mut transaction, child, Value::Null)
+                .await;
+            spawned.map_err(|error| error.to_string())?;
+            end(transaction)
+        }
+    });
+    let parents = jobs.add_initializer(initializer.retry(retry));
+    jobs.start_poll().await.unwrap();
+    parents.spawn(parent, Value::Null).await.unwrap();
+    (parent, child)
+}
+
+async fn a_completing_transaction_commits_with_the_completion<B: TestBackend>() {
+    let place = B::place().await;
+    let mut jobs = service::<B>(&place).await;
+    let retry = RetrySettings::default();
+    let (parent, child) = parent_and_child(&mut jobs, retry, |transaction| {
+        Ok(JobCompletion::CompleteWithTx(transaction))
+    })
+    .await;
+    let parent = ended(&jobs, parent).await;
+    assert_eq!(history(&parent), ["spawned", "started", "completed"]);
+    ended(&jobs, child).await;
+}
+
+async fn a_transaction_of_a_failed_run_leaves_nothing<B: TestBackend>() {
+    let place = B::place().await;
+    let mut jobs = service::<B>(&place).await;
+    let (parent, child) = parent_and_child(&mut jobs, at_once(1), |transaction| {
+        drop(transaction);
+        Err("changed my mind".to_owned())
+    })
+    .await;
+    let parent = ended(&jobs, parent).await;
+    assert_eq!(parent.last_error(), Some("changed my mind"));
+    assert!(matches!(jobs.find(child).await, Err(JobError::NotFound(_))));
+}
+
+async fn a_job_spawned_in_a_rolled_back_transaction_does_not_exist<B: TestBackend>() {
+    let place = B::place().await;
+    let mut jobs = service::<B>(&place).await;
+    let spawner = jobs.add_initializer(TestInitializer::completing("maybe"));
+    let id = JobId::new();
+    let mut transaction = B::begin(jobs.pool()).await;
+    spawner
+        .spawn_in_op(&mut transaction, id, Value::Null)
+        .await
+        .unwrap();
+    drop(transaction);
+    assert!(matches!(jobs.find(id).await, Err(JobError::NotFound(_))));
+    spawner.spawn(id, Value::Null).await.unwrap();
+}
+
+async fn a_job_spawned_in_a_transaction_runs_after_the_commit<B: TestBackend>() {
+    use job::backend::CallerTransaction;
+
+    let place = B::place().await;
+    let mut jobs = service::<B>(&place).await;
+    let spawner = jobs.add_initializer(TestInitializer::completing("maybe"));
+    jobs.start_poll().await.unwrap();
+    let (now, later) = (JobId::new(), JobId::new());
+    let mut transaction = B::begin(jobs.pool()).await;
+    spawner
+        .spawn_in_op(&mut transaction, now, Value::Null)
+        .await
+        .unwrap();
+    let due_at = Utc::now() + TimeDelta::hours(1);
+    let spawned = spawner
+        .spawn_at_in_op(&mut transaction, later, Value::Null, due_at)
+        .await;
+    spawned.unwrap();
+    transaction.commit().await.unwrap();
+    ended(&jobs, now).await;
+    assert_eq!(jobs.find(later).await.unwrap().state(), JobState::Pending);
+}
+
+async fn failures_are_retried_and_the_history_tells<B: TestBackend>() {
+    let place = B::place().await;
+    let mut jobs = service::<B>(&place).await;
+    let initializer = TestInitializer::new("flaky", |job, _| async move {
+        match job.attempt() {
+            3 => Ok(JobCompletion::Complete),
+            n => Err(format!("attempt {n} failed")),
+        }
+    });
+    let spawner = jobs.add_initializer(initializer.retry(at_once(5)));
+    jobs.start_poll().await.unwrap();
+    let id = JobId::new();
+    spawner.spawn(id, Value::Null).await.unwrap();
+    let job = ended(&jobs, id).await;
+    assert_eq!((job.state(), job.attempt()), (JobState::Completed, 3));
+    assert_eq!(job.last_error(), Some("attempt 2 failed"));
+    let expected = [
+        "spawned",
+        "started",
+        "failed",
+        "started",
+        "failed",
+        "started",
+        "completed",
+    ];
+    assert_eq!(history(&job), expected);
+    let times: Vec<_> = job.events().iter().map(|event| event.at).collect();
+    assert!(times.is_sorted(), "{times:?}");
+}
+
+async fn the_last_attempt_ends_the_job_as_errored<B: TestBackend>() {
+    let place = B::place().await;
+    let mut jobs = service::<B>(&place).await;
+    let initializer = TestInitializer::new("doomed", |_, _| async { Err("no\0way".to_owned()) });
+    let spawner = jobs.add_initializer(initializer.retry(at_once(2)));
+    jobs.start_poll().await.unwrap();
+    let id = JobId::new();
+    spawner.spawn(id, Value::Null).await.unwrap();
+    let job = ended(&jobs, id).await;
+    assert_eq!((job.state(), job.attempt()), (JobState::Errored, 2));
+    assert!(job.completed());
+    // Postgres cannot hold a NUL in a text.
+    assert_eq!(job.last_error(), Some("no\u{fffd}way"));
+    assert_eq!(
+        history(&job),
+        ["spawned", "started", "failed", "started", "errored"]
+    );
+}
+
+async fn a_panic_counts_as_an_error_with_its_message<B: TestBackend>() {
+    let place = B::place().await;
+    let mut jobs = service::<B>(&place).await;
+    let initializer = TestInitializer::new("panicky", |job, _| async move {
+        assert!(job.attempt() > 1, "not yet");
+        Ok(JobCompletion::Complete)
+    });
+    let spawner = jobs.add_initializer(initializer.retry(at_once(5)));
+    jobs.start_poll().await.unwrap();
+    let id = JobId::new();
+    spawner.spawn(id, Value::Null).await.unwrap();
+    let job = ended(&jobs, id).await;
+    assert_eq!(job.state(), JobState::Completed);
+    assert_eq!(job.last_error(), Some("the runner panicked: not yet"));
+}
+
+async fn the_execution_state_survives_retries_and_reschedules<B: TestBackend>() {
+    let place = B::place().await;
+    let mut jobs = service::<B>(&place).await;
+    let initializer =
+        TestInitializer::new("stepwise", |mut job: job::CurrentJob<B>, _| async move {
+            let step: u32 = job.execution_state().unwrap().unwrap_or(0);
+            job.update_execution_state(step + 1).await.unwrap();
+            assert_eq!(job.execution_state::<u32>().unwrap(), Some(step + 1));
+            match step {
+                0 => Err("once more".to_owned()),
+                1 => Ok(JobCompletion::RescheduleNow),
+                2 => {
+                    let mut transaction = B::begin(job.pool()).await;
+                    let kept = job
+                        .update_execution_state_in_op(&mut transaction, &10)
+                        .await;
+                    kept.unwrap();
+                    Ok(JobCompletion::RescheduleNowWithTx(transaction))
+                }
+                10 => Ok(JobCompletion::Complete),
+                other => Err(format!("unexpected step {other}")),
+            }
+        });
+    let spawner = jobs.add_initializer(initializer.retry(at_once(2)));
+    jobs.start_poll().await.unwrap();
+    let id = JobId::new();
+    spawner.spawn(id, Value::Null).await.unwrap();
+    let job = ended(&jobs, id).await;
+    assert_eq!(job.state(), JobState::Completed, "{:?}", job.last_error());
+}
+
+async fn a_reschedule_starts_the_attempts_again<B: TestBackend>() {
+    let place = B::place().await;
+    let (clock, controller) = ClockHandle::artificial(ArtificialClockConfig::manual());
+    let config = B::on(&place).clock(clock.clone()).build().unwrap();
+    let mut jobs = Jobs::init(config).await.unwrap();
+    let attempts = Arc::new(Mutex::new(Vec::new()));
+    let keep = Arc::clone(&attempts);
+    let at = clock.now() + TimeDelta::hours(2);
+    let initializer = TestInitializer::new("periodic", move |job: job::CurrentJob<B>, _| {
+        keep.lock().unwrap().push(job.attempt());
+        let runs = keep.lock().unwrap().len();
+        async move {
+            match runs {
+                1 => Err("first".to_owned()),
+                2 => Ok(JobCompletion::RescheduleIn(Duration::from_secs(3600))),
+                3 => Ok(JobCompletion::RescheduleAt(at)),
+                _ => Ok(JobCompletion::Complete),
+            }
+        }
+    });
+    let spawner = jobs.add_initializer(initializer.retry(at_once(5)));
+    jobs.start_poll().await.unwrap();
+    let id = JobId::new();
+    spawner.spawn(id, Value::Null).await.unwrap();
+    let runs = |n: usize| {
+        let attempts = Arc::clone(&attempts);
+        async move {
+            eventually("the job runs", async || {
+                (attempts.lock().unwrap().len() == n).then_some(())
+            })
+            .await;
+        }
+    };
+    runs(2).await;
+    eventually("the reschedule is recorded", async || {
+        let job = jobs.find(id).await.unwrap();
+        (history(&job).last() == Some(&"rescheduled")).then_some(())
+    })
+    .await;
+    controller.advance(Duration::from_secs(3600)).await;
+    runs(3).await;
+    eventually("the second reschedule is recorded", async || {
+        let job = jobs.find(id).await.unwrap();
+        (job.due_at()? == at).then_some(())
+    })
+    .await;
+    controller.advance(Duration::from_secs(3600)).await;
+    ended(&jobs, id).await;
+    assert_eq!(*attempts.lock().unwrap(), [1, 2, 1, 1]);
+}
+
+async fn backoff_follows_the_artificial_clock<B: TestBackend>() {
+    let place = B::place().await;
+    let (clock, controller) = ClockHandle::artificial(ArtificialClockConfig::manual());
+    let config = B::on(&place).clock(clock.clone()).build().unwrap();
+    let mut jobs = Jobs::init(config).await.unwrap();
+    let runs = Arc::new(AtomicU32::new(0));
+    let count = Arc::clone(&runs);
+    let initializer = TestInitializer::new("failing", move |_, _| {
+        count.fetch_add(1, Ordering::SeqCst);
+        async { Err("down".to_owned()) }
+    });
+    let retry = RetrySettings {
+        n_attempts: Some(4),
+        min_backoff: Duration::from_secs(100),
+        backoff_jitter_pct: 0,
+        ..RetrySettings::default()
+    };
+    let spawner = jobs.add_initializer(initializer.retry(retry));
+    jobs.start_poll().await.unwrap();
+    let id = JobId::new();
+    spawner.spawn(id, Value::Null).await.unwrap();
+    for attempt in 1..=3 {
+        let job = eventually("the failure is recorded", async || {
+            let job = jobs.find(id).await.unwrap();
+            (job.attempt() == attempt + 1).then_some(job)
+        })
+        .await;
+        let wait = job.due_at().unwrap() - clock.now();
+        assert_eq!(wait.num_seconds(), 100 << (attempt - 1));
+        controller
+            .advance(Duration::from_secs(100 << (attempt - 1)))
+            .await;
+    }
+    let job = ended(&jobs, id).await;
+    assert_eq!(
+        (job.state(), runs.load(Ordering::SeqCst)),
+        (JobState::Errored, 4)
+    );
+}
+
+async fn a_duplicate_id_is_refused_and_changes_nothing<B: TestBackend>() {
+    let place = B::place().await;
+    let mut jobs = service::<B>(&place).await;
+    let spawner = jobs.add_initializer(TestInitializer::completing("once"));
+    let id = JobId::new();
+    spawner.spawn(id, json!("first")).await.unwrap();
+    let again = spawner.spawn(id, json!("second")).await;
+    assert!(
+        matches!(again, Err(JobError::DuplicateId(of)) if of == id),
+        "{again:?}"
+    );
+    let job = jobs.find(id).await.unwrap();
+    assert_eq!(job.config::<String>().unwrap(), "first");
+    // In a transaction, too, which goes on.
+    let mut transaction = B::begin(jobs.pool()).await;
+    let again = spawner
+        .spawn_in_op(&mut transaction, id, json!("third"))
+        .await;
+    assert!(matches!(again, Err(JobError::DuplicateId(_))), "{again:?}");
+    let other = JobId::new();
+    spawner
+        .spawn_in_op(&mut transaction, other, json!("fourth"))
+        .await
+        .unwrap();
+    job::backend::CallerTransaction::<B>::commit(transaction)
+        .await
+        .unwrap();
+    jobs.find(other).await.unwrap();
+}
+
+async fn the_past_is_now_and_the_far_future_is_pending<B: TestBackend>() {
+    let place = B::place().await;
+    let mut jobs = service::<B>(&place).await;
+    let spawner = jobs.add_initializer(TestInitializer::completing("timely"));
+    jobs.start_poll().await.unwrap();
+    let (past, future) = (JobId::new(), JobId::new());
+    let far = chrono::DateTime::<Utc>::MAX_UTC;
+    spawner.spawn_at(future, Value::Null, far).await.unwrap();
+    let long_ago = chrono::DateTime::<Utc>::MIN_UTC;
+    spawner.spawn_at(past, Value::Null, long_ago).await.unwrap();
+    ended(&jobs, past).await;
+    let job = jobs.find(future).await.unwrap();
+    assert_eq!(job.state(), JobState::Pending);
+    assert!(job.due_at().unwrap().to_rfc3339().starts_with("9999-12-31"));
+}
+
+async fn a_large_config_and_nul_characters_come_back_whole<B: TestBackend>() {
+    let place = B::place().await;
+    let mut jobs = service::<B>(&place).await;
+    let same = Arc::new(AtomicBool::new(false));
+    let tell = Arc::clone(&same);
+    let config = json!({"big": "x".repeat(10 << 20), "nul": "a\0b", "text": "\u{1f980}"});
+    let expected = config.clone();
+    let initializer = TestInitializer::new("large", move |mut job, config| {
+        let tell = Arc::clone(&tell);
+        let same = config == expected;
+        async move {
+            job.update_execution_state(&config).await.unwrap();
+            let kept = job.execution_state::<Value>().unwrap();
+            tell.store(same && kept == Some(config), Ordering::SeqCst);
+            Ok(JobCompletion::Complete)
+        }
+    });
+    let spawner = jobs.add_initializer(initializer);
+    jobs.start_poll().await.unwrap();
+    let id = JobId::new();
+    spawner.spawn(id, config).await.unwrap();
+    ended(&jobs, id).await;
+    assert!(same.load(Ordering::SeqCst));
+    // There is a limit, and it is told.
+    let beyond = json!("x".repeat(65 << 20));
+    let refused = spawner.spawn(JobId::new(), beyond).await.unwrap_err();
+    assert!(matches!(refused, JobError::Rejected(_)));
+    assert!(
+        refused.to_string().contains("at most 67108864 are allowed"),
+        "{refused}"
+    );
+}
+
+async fn a_config_that_does_not_decode_ends_by_the_retry_settings<B: TestBackend>() {
+    let place = B::place().await;
+    let mut jobs = service::<B>(&place).await;
+    let spawner = jobs.add_initializer(typed::Typed);
+    jobs.start_poll().await.unwrap();
+    let id = JobId::new();
+    spawner
+        .spawn(id, typed::Config::Text("seven".to_owned()))
+        .await
+        .unwrap();
+    let job = ended(&jobs, id).await;
+    assert_eq!((job.state(), job.attempt()), (JobState::Errored, 2));
+    let error = job.last_error().unwrap();
+    assert!(
+        error.contains("job type `typed` failed: invalid type: string"),
+        "{error}"
+    );
+}
+
+mod typed {
+    //! A type whose config was written by an older version of the program.
+
+    use super::*;
+    use job::{Job, JobInitializer, JobRunner, JobSpawner, JobType};
+
+    #[derive(serde::Serialize, serde::Deserialize)]
+    #[serde(untagged)]
+    pub enum Config {
+        Text(String),
+    }
+
+    pub struct Typed;
+
+    impl<B: TestBackend> JobInitializer<B> for Typed {
+        type Config = Config;
+
+        fn job_type(&self) -> JobType {
+            JobType::new("typed")
+        }
+
+        fn retry_on_error_settings(&self) -> RetrySettings {
+            at_once(2)
+        }
+
+        fn init(
+            &self,
+            job: &Job,
+            _: JobSpawner<Config, B>,
+        ) -> Result<Box<dyn JobRunner<B>>, Box<dyn std::error::Error>> {
+            let number: u32 = job.config()?;
+            Err(format!("nobody expects {number}").into())
+        }
+    }
+}
+
+async fn an_initializer_that_panics_counts_as_an_error<B: TestBackend>() {
+    let place = B::place().await;
+    let mut jobs = service::<B>(&place).await;
+    let spawner = jobs.add_initializer(panicking::Panicking);
+    jobs.start_poll().await.unwrap();
+    let id = JobId::new();
+    spawner.spawn(id, ()).await.unwrap();
+    let job = ended(&jobs, id).await;
+    assert_eq!(
+        job.last_error(),
+        Some("the runner panicked: no runner today")
+    );
+}
+
+mod panicking {
+    use super::*;
+    use job::{Job, JobInitializer, JobRunner, JobSpawner, JobType};
+
+    pub struct Panicking;
+
+    impl<B: TestBackend> JobInitializer<B> for Panicking {
+        type Config = ();
+
+        fn job_type(&self) -> JobType {
+            JobType::new("panicking")
+        }
+
+        fn retry_on_error_settings(&self) -> RetrySettings {
+            at_once(1)
+        }
+
+        fn init(
+            &self,
+            _: &Job,
+            _: JobSpawner<(), B>,
+        ) -> Result<Box<dyn JobRunner<B>>, Box<dyn std::error::Error>> {
+            panic!("no runner today")
+        }
+    }
+}
+
+async fn absurd_settings_do_no_harm<B: TestBackend>() {
+    let place = B::place().await;
+    let poller = JobPollerConfig {
+        job_lost_interval: Duration::MAX,
+        max_jobs_per_process: usize::MAX,
+        min_jobs_per_process: 0,
+        shutdown_timeout: Duration::ZERO,
+    };
+    let config = B::on(&place)
+        .poller_config(poller)
+        .poll_interval(Duration::MAX);
+    let mut jobs = Jobs::init(config.build().unwrap()).await.unwrap();
+    let retry = RetrySettings {
+        n_attempts: Some(0),
+        n_warn_attempts: Some(u32::MAX),
+        min_backoff: Duration::MAX,
+        max_backoff: Duration::MAX,
+        backoff_jitter_pct: 255,
+        attempt_reset_after_backoff_multiples: u32::MAX,
+    };
+    let failing = || TestInitializer::new("failing", |_, _| async { Err("no".to_owned()) });
+    let once = jobs.add_initializer(failing().retry(retry.clone()));
+    let initializer = TestInitializer::new("patient", |job, _| async move {
+        match job.attempt() {
+            1 => Err("no".to_owned()),
+            _ => Ok(JobCompletion::RescheduleIn(Duration::MAX)),
+        }
+    });
+    let patient = jobs.add_initializer(initializer.retry(RetrySettings {
+        n_attempts: None,
+        ..retry
+    }));
+    jobs.start_poll().await.unwrap();
+    let (errored, waiting) = (JobId::new(), JobId::new());
+    once.spawn(errored, Value::Null).await.unwrap();
+    patient.spawn(waiting, Value::Null).await.unwrap();
+    assert_eq!(ended(&jobs, errored).await.attempt(), 1);
+    let job = eventually("the job waits", async || {
+        let job = jobs.find(waiting).await.unwrap();
+        (job.attempt() == 2).then_some(job)
+    })
+    .await;
+    assert!(job.due_at().unwrap().to_rfc3339().starts_with("9999-12-31"));
+    jobs.shutdown().await.unwrap();
+}
+
+async fn a_job_that_nobody_spawned_is_not_found<B: TestBackend>() {
+    let place = B::place().await;
+    let jobs = service::<B>(&place).await;
+    let id = JobId::new();
+    let error = jobs.find(id).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        format!("there is no job with the id {id}")
+    );
+}
+
+async fn many_jobs_run_once_each<B: TestBackend>() {
+    const JOBS: usize = 500;
+    let place = B::place().await;
+    let mut jobs = service::<B>(&place).await;
+    let ran = Arc::new(Mutex::new(Vec::new()));
+    let keep = Arc::clone(&ran);
+    let spawner = jobs.add_initializer(TestInitializer::new("count", move |job, _| {
+        keep.lock().unwrap().push(*job.id());
+        async { Ok(JobCompletion::Complete) }
+    }));
+    let mut ids: Vec<_> = (0..JOBS).map(|_| JobId::new()).collect();
+    let mut transaction = B::begin(jobs.pool()).await;
+    for id in &ids {
+        spawner
+            .spawn_in_op(&mut transaction, *id, Value::Null)
+            .await
+            .unwrap();
+    }
+    job::backend::CallerTransaction::<B>::commit(transaction)
+        .await
+        .unwrap();
+    jobs.start_poll().await.unwrap();
+    for id in &ids {
+        assert_eq!(ended(&jobs, *id).await.attempt(), 1);
+    }
+    let mut ran = ran.lock().unwrap().clone();
+    ran.sort();
+    ids.sort();
+    assert_eq!(ran, ids);
+}
