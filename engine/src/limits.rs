@@ -17,5 +17,8 @@ pub const TRACE_LEN_MAX: usize = 512;
 /// It bounds how long one transaction holds its locks.
 pub const BATCH_LEN_MAX: usize = 1_000;
 
+/// Attempts and crashes are counted up to here, which every database can hold.
+pub const COUNT_MAX: u32 = i32::MAX as u32;
+
 /// Job types that one claim or reclaim may name.
 pub const TYPES_MAX: usize = 10_000;

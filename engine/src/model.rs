@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::history::{Lease, Live, RunRecord, Snapshot};
 use crate::ids::{ClaimId, JobId, JobType, Run};
 use crate::lifecycle::RunEnd;
+use crate::limits::COUNT_MAX;
 use crate::payload::ErrorText;
 use crate::store::{
     AfterCrash, Checkpoint, Claim, Claimed, ClaimedJob, Command, Finish, Heartbeat, NewJob,
@@ -226,7 +227,7 @@ impl ModelStore {
                     Outcome::Completed | Outcome::Errored { .. } => return None,
                     Outcome::Rescheduled { due } => (due.resolve(now), 1),
                     Outcome::Retried { delay, attempt, .. } => {
-                        (now.saturating_add(*delay), *attempt)
+                        (now.saturating_add(*delay), (*attempt).min(COUNT_MAX))
                     }
                     Outcome::Released => (now, live.attempt),
                 };

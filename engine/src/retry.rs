@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::limits::COUNT_MAX;
+
 /// How a job type retries after an error.
 ///
 /// The wait before the next attempt is `min_backoff * 2^(attempt - 1)`, at most
@@ -92,9 +94,9 @@ impl RetrySettings {
                 attempt: 1,
             };
         }
-        let next = attempt.saturating_add(1);
+        let next = attempt.saturating_add(1).min(COUNT_MAX);
         match self.n_attempts {
-            Some(cap) if next > cap => Verdict::GiveUp,
+            Some(cap) if attempt >= cap => Verdict::GiveUp,
             _ => Verdict::Retry {
                 delay: self.jittered_backoff(attempt, draw),
                 attempt: next,

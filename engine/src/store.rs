@@ -13,7 +13,9 @@ use thiserror::Error;
 use crate::history::Snapshot;
 use crate::ids::{ClaimId, JobId, JobType, Run};
 use crate::lifecycle::RunEnd;
-use crate::limits::{BATCH_LEN_MAX, JOB_TYPE_LEN_MAX, PAYLOAD_LEN_MAX, TRACE_LEN_MAX, TYPES_MAX};
+use crate::limits::{
+    BATCH_LEN_MAX, COUNT_MAX, JOB_TYPE_LEN_MAX, PAYLOAD_LEN_MAX, TRACE_LEN_MAX, TYPES_MAX,
+};
 use crate::payload::{ErrorText, Payload};
 use crate::time::{Due, Timestamp};
 
@@ -102,7 +104,7 @@ pub enum Outcome {
     Retried {
         /// So long after the store's now.
         delay: Duration,
-        /// As this attempt.
+        /// As this attempt, at most [`COUNT_MAX`].
         attempt: u32,
         /// Why it failed.
         error: ErrorText,
@@ -391,7 +393,8 @@ impl TypePolicy {
         let (attempt, crashes) = if alive >= self.healthy_after {
             (1, 1)
         } else {
-            (attempt.saturating_add(1), crashes.saturating_add(1))
+            let next = |count: u32| count.saturating_add(1).min(COUNT_MAX);
+            (next(attempt), next(crashes))
         };
         if self.crashes_max.is_some_and(|max| crashes >= max.max(1)) {
             return AfterCrash::Abandon(CRASHED_TOO_OFTEN);

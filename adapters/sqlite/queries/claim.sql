@@ -1,8 +1,8 @@
--- Takes due jobs of one type, the longest due first.
+-- Takes due jobs of one type, the longest due first. Returns them in no order.
 --
 -- Invariant: SQLite has one writer, so a job is taken once. The cost depends on
 -- the quota, not on the backlog.
--- Index: job_live_pending, one range.
+-- Index: job_live_pending, one range; job_specs by primary key.
 UPDATE job_live
 SET state = 1,
     fence = fence + 1,
@@ -16,3 +16,8 @@ WHERE id IN (
     ORDER BY due_at, id
     LIMIT ?3
 )
+RETURNING
+    id, job_type, fence, attempt, due_at, execution_state,
+    (SELECT config FROM job_specs AS specs WHERE specs.id = job_live.id) AS config,
+    (SELECT trace FROM job_specs AS specs WHERE specs.id = job_live.id) AS trace,
+    (SELECT spawned_at FROM job_specs AS specs WHERE specs.id = job_live.id) AS spawned_at

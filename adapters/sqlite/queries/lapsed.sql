@@ -4,7 +4,7 @@
 -- its type and written in the same transaction.
 -- Index: job_live_running, read whole; it holds no more than what runs.
 SELECT id, job_type, fence, attempt, crashes, claimed_at, lease_expires_at
-FROM job_live
+FROM job_live INDEXED BY job_live_running
 WHERE state = 1
   AND lease_expires_at <= ?2
   AND job_type IN (SELECT value FROM json_each(?1))

@@ -1,7 +1,13 @@
 -- Renews the leases of the jobs that run by a claim whose reply was lost.
+-- Returns them in no order.
 --
 -- Invariant: changes only the ends of leases that this very claim granted.
--- Index: job_live_running by (worker, claim_seq).
+-- Index: job_live_running by (worker, claim_seq); job_specs by primary key.
 UPDATE job_live
 SET lease_expires_at = ?3
 WHERE state = 1 AND worker = ?1 AND claim_seq = ?2
+RETURNING
+    id, job_type, fence, attempt, due_at, execution_state,
+    (SELECT config FROM job_specs AS specs WHERE specs.id = job_live.id) AS config,
+    (SELECT trace FROM job_specs AS specs WHERE specs.id = job_live.id) AS trace,
+    (SELECT spawned_at FROM job_specs AS specs WHERE specs.id = job_live.id) AS spawned_at

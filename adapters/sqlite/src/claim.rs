@@ -1,6 +1,6 @@
 //! Taking due jobs.
 
-use job_engine::store::{Claim, Claimed, ClaimedJob};
+use job_engine::store::{Claim, Claimed, ClaimedJob, Quota};
 use job_engine::{Payload, Reply, StoreError, Timestamp};
 use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteRow;
@@ -15,22 +15,16 @@ pub(crate) async fn claim(
     claim: &Claim,
 ) -> Result<Reply, StoreError> {
     let mut next_due = Vec::new();
-    if !(claim.repeat && renew(connection, now, claim).await?) {
+    let mut rows = Vec::new();
+    if claim.repeat {
+        rows = renew(connection, now, claim).await?;
+    }
+    if rows.is_empty() {
         for quota in &claim.quotas {
-            let job_type = quota.job_type.as_str();
-            let taken = sqlx::query(sql::CLAIM)
-                .bind(job_type)
-                .bind(now.as_micros())
-                .bind(quota.jobs_max)
-                .bind(claim.id.worker.0)
-                .bind(claim.id.seq)
-                .bind(now.saturating_add(claim.lease).as_micros())
-                .execute(&mut *connection)
-                .await
-                .map_err(failed)?;
-            if taken.rows_affected() < u64::from(quota.jobs_max) {
+            let taken = take(connection, now, claim, quota).await?;
+            if taken.len() < quota.jobs_max as usize {
                 let next = sqlx::query_scalar(sql::NEXT_DUE)
-                    .bind(job_type)
+                    .bind(quota.job_type.as_str())
                     .bind(now.as_micros())
                     .fetch_optional(&mut *connection)
                     .await
@@ -38,36 +32,46 @@ pub(crate) async fn claim(
                 let next = next.map(Timestamp::from_micros);
                 next_due.extend(next.map(|at| (quota.job_type.clone(), at)));
             }
+            rows.extend(taken);
         }
     }
-    let rows = sqlx::query(sql::CLAIMED)
-        .bind(claim.id.worker.0)
-        .bind(claim.id.seq)
-        .fetch_all(connection)
-        .await
-        .map_err(failed)?;
     let jobs: Result<Vec<_>, _> = rows.iter().map(claimed_job).collect();
+    let mut jobs = jobs?;
+    jobs.sort_by_key(|job| (job.due_at, job.run.job));
     Ok(Reply::Claimed(Claimed {
         now,
-        jobs: jobs?,
+        jobs,
         next_due,
     }))
 }
 
-/// Whether any job runs by this very claim; their leases are renewed.
+async fn take(
+    connection: &mut SqliteConnection,
+    now: Timestamp,
+    claim: &Claim,
+    quota: &Quota,
+) -> Result<Vec<SqliteRow>, StoreError> {
+    let taken = sqlx::query(sql::CLAIM)
+        .bind(quota.job_type.as_str())
+        .bind(now.as_micros())
+        .bind(quota.jobs_max)
+        .bind(claim.id.worker.0)
+        .bind(claim.id.seq)
+        .bind(now.saturating_add(claim.lease).as_micros());
+    taken.fetch_all(connection).await.map_err(failed)
+}
+
+/// The jobs that run by this very claim, their leases renewed.
 async fn renew(
     connection: &mut SqliteConnection,
     now: Timestamp,
     claim: &Claim,
-) -> Result<bool, StoreError> {
+) -> Result<Vec<SqliteRow>, StoreError> {
     let renewed = sqlx::query(sql::RENEW_CLAIM)
         .bind(claim.id.worker.0)
         .bind(claim.id.seq)
-        .bind(now.saturating_add(claim.lease).as_micros())
-        .execute(connection)
-        .await
-        .map_err(failed)?;
-    Ok(renewed.rows_affected() > 0)
+        .bind(now.saturating_add(claim.lease).as_micros());
+    renewed.fetch_all(connection).await.map_err(failed)
 }
 
 fn claimed_job(row: &SqliteRow) -> Result<ClaimedJob, StoreError> {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use job_engine::lifecycle::RunEnd;
+use job_engine::limits::COUNT_MAX;
 use job_engine::store::{Finish, Outcome, Written};
 use job_engine::{Reply, Run, StoreError, Timestamp};
 use serde_json::{Value, json};
@@ -21,9 +22,10 @@ pub(crate) async fn finish(
         let (next_due, next_attempt) = match &finish.outcome {
             Outcome::Completed | Outcome::Errored { .. } => (None, None),
             Outcome::Rescheduled { due } => (Some(due.resolve(now)), Some(1)),
-            Outcome::Retried { delay, attempt, .. } => {
-                (Some(now.saturating_add(*delay)), Some(*attempt))
-            }
+            Outcome::Retried { delay, attempt, .. } => (
+                Some(now.saturating_add(*delay)),
+                Some((*attempt).min(COUNT_MAX)),
+            ),
             Outcome::Released => (Some(now), None),
         };
         End {

@@ -34,9 +34,11 @@ pub(crate) async fn spawn(
         .await
         .map_err(failed)?;
     let mut created: BTreeSet<(JobId, i64)> = tokens(&rows)?.into_iter().collect();
+    // A batch can have the same job twice, of which the first counts.
+    let mut to_come = created.clone();
     let live = jobs
         .iter()
-        .filter(|job| created.contains(&(job.id, job.token)))
+        .filter(|job| to_come.remove(&(job.id, job.token)))
         .map(|job| {
             let due_at = job.due.resolve(now).as_micros();
             json!([hex(job.id), job.job_type.as_str(), due_at])

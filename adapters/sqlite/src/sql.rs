@@ -12,7 +12,6 @@ macro_rules! statements {
 statements![
     CHECKPOINT = "checkpoint",
     CLAIM = "claim",
-    CLAIMED = "claimed",
     FIND_JOB = "find_job",
     FIND_RUNS = "find_runs",
     FINISH = "finish",

@@ -5,9 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use job_engine::model::Entry;
-use job_engine::{
-    Command, JobId, ModelStore, Rejection, Reply, Snapshot, StoreError, Timestamp,
-};
+use job_engine::{Command, JobId, ModelStore, Rejection, Reply, Snapshot, StoreError, Timestamp};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use crate::store::Store;

@@ -177,7 +177,10 @@ impl ManualClock {
             // A short limit, so that a paused runtime does not skip ahead by
             // much if all that is busy waits for real input.
             let step = Duration::from_millis(1);
-            if tokio::time::timeout(step, self.idle.notified()).await.is_err() {
+            if tokio::time::timeout(step, self.idle.notified())
+                .await
+                .is_err()
+            {
                 waited += step;
             }
         }

@@ -163,7 +163,9 @@ impl ClockHandle {
         match &self.kind {
             Kind::Manual(clock) => clock.now(),
             Kind::Auto(clock) => clock.now(),
-            Kind::Realtime { start_at, epoch } | Kind::Tokio { start_at, epoch } => start_at.saturating_add(epoch.elapsed()),
+            Kind::Realtime { start_at, epoch } | Kind::Tokio { start_at, epoch } => {
+                start_at.saturating_add(epoch.elapsed())
+            }
             #[cfg(feature = "es-entity")]
             Kind::EsEntity(clock) => to_timestamp(clock.now()),
         }

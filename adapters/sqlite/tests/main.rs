@@ -1,0 +1,6 @@
+//! The store on SQLite.
+
+mod file;
+mod memory;
+mod queries;
+mod schema;
