@@ -260,9 +260,7 @@ mod seconds {
     ) -> Result<Duration, D::Error> {
         match Seconds::deserialize(deserializer)? {
             Seconds::Whole(secs) => Ok(Duration::from_secs(secs)),
-            Seconds::Fraction(secs) => {
-                Duration::try_from_secs_f64(secs).map_err(|error| D::Error::custom(error))
-            }
+            Seconds::Fraction(secs) => Duration::try_from_secs_f64(secs).map_err(D::Error::custom),
         }
     }
 }

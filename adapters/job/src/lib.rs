@@ -142,3 +142,8 @@ pub use migrate::IncludeMigrations;
 pub use runner::{CRASHES_MAX_DEFAULT, JobCompletion, JobInitializer, JobRunner};
 pub use service::Jobs;
 pub use spawner::JobSpawner;
+
+/// The quick start of the README, compiled.
+#[cfg(all(doctest, feature = "postgres"))]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

@@ -8,7 +8,7 @@ use futures_util::FutureExt;
 use futures_util::future::{AbortHandle, Abortable};
 use job_engine::store::ClaimedJob;
 use job_engine::worker::{Ended, StopReason};
-use job_engine::{ErrorText, Run};
+use job_engine::{ErrorText, JobType, Run};
 use tokio::task::JoinSet;
 
 use super::RunJob;
@@ -42,10 +42,17 @@ impl RunTasks {
         let (stop, signal) = StopSignal::new();
         let (abort, registration) = AbortHandle::new_pair();
         self.controls.insert(run, Control { stop, abort });
-        let name = task_name(&job);
+        let name = TaskName {
+            run,
+            job_type: job.job_type.clone(),
+        };
         let work = Abortable::new(runners.run_job(job, signal), registration);
         // The runner is dropped inside of what catches panics, so that neither
         // its work nor its destructor can take the end of the run away.
+        #[expect(
+            clippy::redundant_async_block,
+            reason = "it decides what is dropped where"
+        )]
         let work = AssertUnwindSafe(async move { work.await }).catch_unwind();
         let clock = self.clock.clone();
         let future = self.clock.participate(async move {
@@ -80,6 +87,16 @@ impl RunTasks {
     }
 }
 
+/// What the task of a run is called.
+#[cfg_attr(
+    not(all(feature = "tokio-task-names", tokio_unstable)),
+    expect(dead_code, reason = "tasks have no names without it")
+)]
+struct TaskName {
+    run: Run,
+    job_type: JobType,
+}
+
 fn panic_text(panic: &(dyn Any + Send)) -> ErrorText {
     let message = panic
         .downcast_ref::<&str>()
@@ -90,24 +107,17 @@ fn panic_text(panic: &(dyn Any + Send)) -> ErrorText {
 }
 
 #[cfg(all(feature = "tokio-task-names", tokio_unstable))]
-fn task_name(job: &ClaimedJob) -> String {
-    format!("job-{}-{}", job.job_type, job.run.job)
-}
-
-#[cfg(not(all(feature = "tokio-task-names", tokio_unstable)))]
-fn task_name(_: &ClaimedJob) {}
-
-#[cfg(all(feature = "tokio-task-names", tokio_unstable))]
-fn spawn<F>(tasks: &mut JoinSet<(Run, Ended, BusyGuard)>, name: &str, future: F)
+fn spawn<F>(tasks: &mut JoinSet<(Run, Ended, BusyGuard)>, name: &TaskName, future: F)
 where
     F: Future<Output = (Run, Ended, BusyGuard)> + Send + 'static,
 {
+    let name = format!("job-{}-{}", name.job_type, name.run.job);
     // The only error is that the runtime is gone, and then so is this task.
-    let _ = tasks.build_task().name(name).spawn(future);
+    let _ = tasks.build_task().name(&name).spawn(future);
 }
 
 #[cfg(not(all(feature = "tokio-task-names", tokio_unstable)))]
-fn spawn<F>(tasks: &mut JoinSet<(Run, Ended, BusyGuard)>, _: &(), future: F)
+fn spawn<F>(tasks: &mut JoinSet<(Run, Ended, BusyGuard)>, _: &TaskName, future: F)
 where
     F: Future<Output = (Run, Ended, BusyGuard)> + Send + 'static,
 {
