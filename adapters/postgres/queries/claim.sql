@@ -6,7 +6,10 @@
 -- row that changed since the snapshot is checked against the conditions again
 -- once it is locked, and the update then works on its newest version. The cost
 -- depends on the quotas, not on the backlog.
--- Index: job_live_pending, one range for each type; job_specs by primary key.
+-- Index: job_live_pending, one range for each type; then the primary keys. The
+-- ids go through an array, which the planner takes to be short. What a LATERAL
+-- with a LIMIT returns it takes to be much: it would merge all of job_live and
+-- of job_specs with it.
 WITH clock AS (
     SELECT coalesce($6::timestamptz, statement_timestamp()) AS now
 ), picked AS MATERIALIZED (
@@ -30,8 +33,8 @@ WITH clock AS (
         claim_seq = $4::bigint,
         claimed_at = clock.now,
         lease_expires_at = least(clock.now + $5::interval, $7::timestamptz)
-    FROM picked, clock
-    WHERE live.id = picked.id
+    FROM clock
+    WHERE live.id = ANY(ARRAY(SELECT id FROM picked))
     RETURNING live.id, live.job_type, live.fence, live.attempt, live.due_at,
         live.execution_state
 )

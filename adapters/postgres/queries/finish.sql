@@ -7,7 +7,8 @@
 -- to wait for is checked again, so a run that was ended or lost meanwhile is left
 -- out; the delete and the update then work on the newest version of what is
 -- locked, and keep what a checkpoint wrote since the snapshot.
--- Index: the primary keys of job_live and job_runs.
+-- Index: the primary keys of job_live and job_runs; not pending is written as in
+-- heartbeat.sql.
 WITH clock AS (
     SELECT coalesce($8::timestamptz, statement_timestamp()) AS now
 ), input AS (
@@ -30,7 +31,7 @@ WITH clock AS (
         coalesce(input.attempt, live.attempt) AS next_attempt
     FROM /*schema*/job_live AS live
     JOIN input ON live.id = input.id AND live.fence = input.fence
-    WHERE live.state = 1
+    WHERE live.state <> 0
     ORDER BY live.id
     FOR UPDATE OF live
 ), deleted AS (

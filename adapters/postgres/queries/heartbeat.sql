@@ -8,14 +8,16 @@
 -- READ COMMITTED: a row that changed since the snapshot is checked again after
 -- it is locked; it stays locked until the update. No indexed column changes, so
 -- that the update needs no new index entries.
--- Index: the primary key of job_live.
+-- Index: the primary key of job_live. Not pending is written so that
+-- job_live_running does not fit: the planner would read all of that for each
+-- run, if it believes that few jobs run.
 WITH clock AS (
     SELECT coalesce($4::timestamptz, statement_timestamp()) AS now
 ), held AS MATERIALIZED (
     SELECT live.id
     FROM unnest($1::uuid[], $2::bigint[]) AS input (id, fence)
     JOIN /*schema*/job_live AS live ON live.id = input.id AND live.fence = input.fence
-    WHERE live.state = 1
+    WHERE live.state <> 0
     ORDER BY live.id
     FOR UPDATE OF live SKIP LOCKED
 )

@@ -9,7 +9,9 @@
 -- locked, hence the conditions stand twice; then nobody else can change it.
 -- Index: job_live_running, read whole; it holds no more than what runs. Apart
 -- from the ordered part, or the planner may walk the primary key, which holds
--- the backlog too. Then the primary key, for what lapsed.
+-- the backlog too. Then the primary key, for what lapsed; job_live_running does
+-- not fit there, since only what runs has a lease and the state need not be
+-- asked again. The ids go through an array, as in claim.sql.
 WITH clock AS (
     SELECT coalesce($6::timestamptz, statement_timestamp()) AS now
 ), policy AS MATERIALIZED (
@@ -17,7 +19,7 @@ WITH clock AS (
     FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::interval[])
         AS policy (job_type, attempts_max, crashes_max, healthy_after)
 ), candidate AS MATERIALIZED (
-    SELECT live.id, policy.attempts_max, policy.crashes_max, policy.healthy_after
+    SELECT live.id
     FROM /*schema*/job_live AS live
     JOIN policy USING (job_type)
     WHERE live.state = 1
@@ -25,13 +27,13 @@ WITH clock AS (
 ), lapsed AS MATERIALIZED (
     SELECT
         live.id, live.job_type, live.fence, live.attempt, live.worker, live.claimed_at,
-        live.crashes, candidate.attempts_max, candidate.crashes_max,
+        live.crashes, policy.attempts_max, policy.crashes_max,
         -- A clock that went back does not make a life negative.
         greatest(live.lease_expires_at, live.claimed_at)
-            >= live.claimed_at + candidate.healthy_after AS healthy
-    FROM candidate
-    JOIN /*schema*/job_live AS live ON live.id = candidate.id
-    WHERE live.state = 1
+            >= live.claimed_at + policy.healthy_after AS healthy
+    FROM /*schema*/job_live AS live
+    JOIN policy USING (job_type)
+    WHERE live.id = ANY(ARRAY(SELECT id FROM candidate))
       AND live.lease_expires_at <= coalesce($6::timestamptz, statement_timestamp())
     ORDER BY live.id
     LIMIT $5::bigint

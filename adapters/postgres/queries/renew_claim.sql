@@ -17,8 +17,8 @@ WITH clock AS (
 ), taken AS (
     UPDATE /*schema*/job_live AS live
     SET lease_expires_at = least(clock.now + $3::interval, $5::timestamptz)
-    FROM held, clock
-    WHERE live.id = held.id AND live.state = 1
+    FROM clock
+    WHERE live.id = ANY(ARRAY(SELECT id FROM held))
     RETURNING live.id, live.job_type, live.fence, live.attempt, live.due_at,
         live.execution_state
 )

@@ -1,7 +1,28 @@
 //! The store of `job` on Postgres, 13 or later.
 //!
+//! ```no_run
+//! use std::time::Duration;
+//!
+//! use job_postgres::{PostgresStore, StoreOptions, connect};
+//!
+//! # async fn start() -> Result<(), Box<dyn std::error::Error>> {
+//! let url = "postgres://user:password@localhost/jobs";
+//! let pool = connect(url, Some(10), Duration::from_secs(10)).await?;
+//! let store = PostgresStore::new(pool, StoreOptions::default())?;
+//! store.migrate().await?;
+//! store.check_schema().await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! Every statement stands in a file under `queries/`, with what it is for, its
-//! invariant and the index that serves it.
+//! invariant and the index that serves it. They all rely on READ COMMITTED:
+//! - A statement that waited for a row sees its newest version, and checks its
+//!   conditions on it again.
+//! - What a statement waited for may be younger than its snapshot, so what
+//!   explains a conflict is read by a statement of its own.
+//! - Where several rows are locked, they are locked in the order of their ids,
+//!   or those that are locked already are passed over.
 
 mod claim;
 mod connect;

@@ -92,7 +92,7 @@ async fn connect(store: &PostgresStore, channel: &str) -> Result<PgListener, sql
         .connect_lazy_with(connect_options(store.pool()));
     let connect = async {
         let mut listener = PgListener::connect_with(&pool).await?;
-        // A lost connection must not be replaced without notice.
+        // A lost connection is replaced here, once its loss has been told.
         listener.eager_reconnect(false);
         listener.listen(channel).await?;
         Ok(listener)

@@ -87,6 +87,9 @@ impl PostgresStore {
     /// application's pool stays open. After it, the commands of the worker fail.
     pub async fn close(&self) {
         self.inner.worker_pool.close().await;
+        // A connection that was just being given back may have come too late to
+        // be closed; now it is there.
+        self.inner.worker_pool.close().await;
     }
 
     /// Carries out a command in a transaction of the caller. It takes effect

@@ -1,4 +1,15 @@
-//! The store on Postgres. Run by `tests/run`, which brings up a server.
+//! The store on a real Postgres. Needs `DATABASE_URL`, the address of a server
+//! on which databases can be created; `tests/run` starts one.
 
-mod database;
+mod concurrency;
+mod connecting;
+mod data;
+mod listening;
+mod lockstep;
+mod plans;
+mod pools;
+mod script;
 mod suite;
+mod support;
+mod tables;
+mod transactions;

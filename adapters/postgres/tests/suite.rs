@@ -1,48 +1,49 @@
-//! It passes the suite: on the search path, in a schema, and through a
-//! transaction pooler's restrictions.
+//! It passes the suite that every store passes: as it is, in a schema, and with
+//! the restrictions of a transaction pooler.
 
 use job_postgres::{PostgresStore, StoreOptions};
 
-use crate::database::TestDatabase;
+use crate::support::TestDatabase;
 
-pub(crate) async fn open_with(options: StoreOptions) -> (PostgresStore, TestDatabase) {
-    let database = TestDatabase::create().await;
-    let store = PostgresStore::new(database.pool(), options).unwrap();
-    store.migrate().await.unwrap();
+async fn open_with(options: StoreOptions) -> (PostgresStore, TestDatabase) {
+    let (database, store) = TestDatabase::with_options(options).await;
     (store, database)
-}
-
-pub(crate) async fn open() -> (PostgresStore, TestDatabase) {
-    open_with(StoreOptions::default()).await
-}
-
-async fn open_in_schema() -> (PostgresStore, TestDatabase) {
-    open_with(StoreOptions {
-        schema: Some("odd \"name".to_owned()),
-        ..StoreOptions::default()
-    })
-    .await
-}
-
-async fn open_poll_only() -> (PostgresStore, TestDatabase) {
-    open_with(StoreOptions {
-        poll_only: true,
-        ..StoreOptions::default()
-    })
-    .await
 }
 
 mod plain {
     use super::*;
+
+    async fn open() -> (PostgresStore, TestDatabase) {
+        open_with(StoreOptions::default()).await
+    }
+
     job_tokio::conformance_tests!(open);
 }
 
-mod in_schema {
+mod in_a_schema {
     use super::*;
-    job_tokio::conformance_tests!(open_in_schema);
+
+    async fn open() -> (PostgresStore, TestDatabase) {
+        open_with(StoreOptions {
+            schema: Some("odd \"name".to_owned()),
+            ..StoreOptions::default()
+        })
+        .await
+    }
+
+    job_tokio::conformance_tests!(open);
 }
 
-mod poll_only {
+mod behind_a_pooler {
     use super::*;
-    job_tokio::conformance_tests!(open_poll_only);
+
+    async fn open() -> (PostgresStore, TestDatabase) {
+        open_with(StoreOptions {
+            poll_only: true,
+            ..StoreOptions::default()
+        })
+        .await
+    }
+
+    job_tokio::conformance_tests!(open);
 }

@@ -1,138 +1,120 @@
 //! What moves an artificial clock.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-use super::{ClockHandle, Kind};
-use crate::time::{to_datetime, to_timestamp};
+use super::auto::AutoClock;
+use super::manual::ManualClock;
 
-/// How an artificial clock starts and runs.
-#[derive(Clone, Debug)]
-pub struct ArtificialClockConfig {
-    /// What it shows first.
-    pub start_at: DateTime<Utc>,
-    /// How it goes on.
-    pub mode: ArtificialMode,
-}
-
-/// How an artificial clock goes on.
-#[derive(Clone, Debug, PartialEq)]
-pub enum ArtificialMode {
-    /// Only by its controller.
-    Manual,
-    /// By itself.
-    AutoAdvance {
-        /// Seconds of artificial time for each second of real time; positive
-        /// and finite.
-        time_scale: f64,
-    },
-}
-
-impl ArtificialClockConfig {
-    /// A clock that is moved by hand and starts at the time of the machine.
-    pub fn manual() -> Self {
-        Self::manual_at(ClockHandle::realtime().now())
-    }
-
-    /// A clock that is moved by hand and starts at `start_at`.
-    pub fn manual_at(start_at: DateTime<Utc>) -> Self {
-        Self {
-            start_at,
-            mode: ArtificialMode::Manual,
-        }
-    }
-
-    /// A clock that runs `time_scale` times as fast as real time and starts at
-    /// the time of the machine.
-    pub fn auto(time_scale: f64) -> Self {
-        Self::auto_at(ClockHandle::realtime().now(), time_scale)
-    }
-
-    /// A clock that runs `time_scale` times as fast as real time and starts at
-    /// `start_at`.
-    pub fn auto_at(start_at: DateTime<Utc>, time_scale: f64) -> Self {
-        Self {
-            start_at,
-            mode: ArtificialMode::AutoAdvance { time_scale },
-        }
-    }
-}
-
-/// Moves an artificial clock. Cheap to clone; clones move the same clock.
+/// Moves an artificial clock; from
+/// [`ClockHandle::artificial`](super::ClockHandle::artificial). Cheap to clone;
+/// clones move the same clock.
+///
+/// # What a manual clock promises
+///
+/// It wakes its sleepers one after another in the order of their times, ties in
+/// the order in which the sleeps were made, and shows each its own time. A
+/// sleeper that sleeps again is woken again if the time comes. Between two
+/// wake-ups, and before it returns, the clock waits until all that it woke waits
+/// again or is done:
+/// - for participants (see
+///   [`ClockHandle::participate`](super::ClockHandle::participate)) exactly, on
+///   every runtime, whatever they wake among themselves;
+/// - for any other task until it has taken its wake-up and awaits the next
+///   thing. For what it wakes in turn, the runtime is yielded to several times,
+///   which is enough on a runtime of one thread;
+/// - for as long as a guard of [`ClockHandle::busy`](super::ClockHandle::busy)
+///   lives.
+///
+/// If that takes longer than 10 s of real time at once, it logs a warning that
+/// names what is busy, and goes on without waiting until the call ends. So do
+/// not hold a guard while you move the clock, and do not make a participant and
+/// leave it unpolled.
+///
+/// Calls at the same time take turns. A call that is dropped leaves the clock at
+/// the wake-up that it had reached.
+///
+/// A clock that runs by itself jumps at once, wakes whoever has slept enough,
+/// and waits for nobody.
 #[derive(Clone, Debug)]
 pub struct ClockController {
-    handle: ClockHandle,
+    clock: Controlled,
+}
+
+#[derive(Clone, Debug)]
+enum Controlled {
+    Manual(Arc<ManualClock>),
+    Auto(Arc<AutoClock>),
 }
 
 impl ClockController {
-    pub(super) fn new(handle: ClockHandle) -> Self {
-        Self { handle }
+    pub(super) fn manual(clock: Arc<ManualClock>) -> Self {
+        let clock = Controlled::Manual(clock);
+        Self { clock }
     }
 
-    /// Moves the clock forward by `duration`. Returns how many sleepers woke.
-    ///
-    /// A manual clock wakes its sleepers one after another in the order of their
-    /// times, ties in the order in which they went to sleep, and each sees its
-    /// own time. Between two of them, and before it returns, it waits until all
-    /// that it woke waits again or is done.
-    ///
-    /// An automatic clock jumps, wakes whoever has slept enough, and returns 0.
+    pub(super) fn auto(clock: Arc<AutoClock>) -> Self {
+        let clock = Controlled::Auto(clock);
+        Self { clock }
+    }
+
+    /// Moves the clock forward by `duration`, at most to the end of the year
+    /// 9999. Returns how many sleepers woke, each time counted; a sleep that
+    /// nobody had begun to await wakes none.
     pub async fn advance(&self, duration: Duration) -> usize {
-        match &self.handle.kind {
-            Kind::Manual(clock) => {
-                let target = clock.now().saturating_add(duration);
-                clock.advance_to(target).await
-            }
-            Kind::Auto(clock) => {
-                clock.advance(duration);
-                0
-            }
-            _ => 0,
+        match &self.clock {
+            Controlled::Manual(clock) => clock.advance(duration).await,
+            Controlled::Auto(clock) => clock.advance(duration),
         }
     }
 
-    /// Moves a manual clock to the time of its next sleeper. Returns that time;
-    /// `None` if nobody sleeps, and for an automatic clock.
+    /// Moves the clock to its next wake-up, and wakes all that sleep until then.
+    /// Returns that time; `None` if nobody sleeps.
     pub async fn advance_to_next_wake(&self) -> Option<DateTime<Utc>> {
-        let Kind::Manual(clock) = &self.handle.kind else {
-            return None;
-        };
-        let wake_at = clock.next_wake()?;
-        clock.advance_to(wake_at).await;
-        Some(to_datetime(wake_at))
+        match &self.clock {
+            Controlled::Manual(clock) => clock.advance_to_next_wake().await,
+            Controlled::Auto(clock) => clock.advance_to_next_wake(),
+        }
     }
 
-    /// Moves a manual clock forward to `time`, waking whoever sleeps until
-    /// then. A time in its past does nothing.
+    /// Moves the clock forward to `time`. Returns how many sleepers woke.
+    ///
+    /// Time does not go back: a `time` in the clock's past changes nothing,
+    /// returns 0 and logs a warning.
     pub async fn set_time(&self, time: DateTime<Utc>) -> usize {
-        match &self.handle.kind {
-            Kind::Manual(clock) => clock.advance_to(to_timestamp(time)).await,
-            _ => {
-                let ahead = (time - self.now()).to_std();
-                self.advance(ahead.unwrap_or(Duration::ZERO)).await
-            }
-        }
+        let woken = match &self.clock {
+            Controlled::Manual(clock) => clock.advance_to(time).await,
+            Controlled::Auto(clock) => clock.advance_to(time),
+        };
+        woken.unwrap_or_else(|| {
+            tracing::warn!(%time, now = %self.now(), "an artificial clock does not go back");
+            0
+        })
     }
 
-    /// How many sleepers a manual clock has.
+    /// How many sleeps are not over yet. Those that never end do not count.
     pub fn pending_wake_count(&self) -> usize {
-        match &self.handle.kind {
-            Kind::Manual(clock) => clock.sleepers(),
-            _ => 0,
+        match &self.clock {
+            Controlled::Manual(clock) => clock.pending_wakes(),
+            Controlled::Auto(clock) => clock.pending_wakes(),
         }
     }
 
-    /// When the next sleeper of a manual clock wakes.
+    /// When the next sleep is over; `None` if nobody sleeps.
     pub fn next_wake(&self) -> Option<DateTime<Utc>> {
-        match &self.handle.kind {
-            Kind::Manual(clock) => clock.next_wake().map(to_datetime),
-            _ => None,
+        match &self.clock {
+            Controlled::Manual(clock) => clock.next_wake(),
+            Controlled::Auto(clock) => clock.next_wake(),
         }
     }
 
-    /// The time that the clock shows.
+    /// What the clock shows.
     pub fn now(&self) -> DateTime<Utc> {
-        self.handle.now()
+        match &self.clock {
+            Controlled::Manual(clock) => clock.now(),
+            Controlled::Auto(clock) => clock.now(),
+        }
     }
 }

@@ -9,24 +9,25 @@ use super::{ArtificialClockConfig, ClockController, ClockHandle, ClockSleep, Clo
 
 static GLOBAL: OnceLock<(ClockHandle, Option<ClockController>)> = OnceLock::new();
 
-/// The global clock: real time, unless an artificial clock was installed before
-/// it was first used.
+/// The clock of the process: real time, unless an artificial clock was installed
+/// before it was first used.
 #[derive(Debug)]
 pub enum Clock {}
 
 impl Clock {
-    /// The global clock itself.
+    /// The clock itself.
     pub fn handle() -> &'static ClockHandle {
         let (handle, _) = GLOBAL.get_or_init(|| (ClockHandle::realtime(), None));
         handle
     }
 
-    /// Makes the global clock an artificial one. Installed again, it returns
-    /// the controller of the first time.
+    /// Makes it an artificial clock. Installed again, it stays the one that it
+    /// is, and its controller is returned.
     ///
     /// # Panics
     ///
-    /// If the global clock was used before, as real time.
+    /// If it was used before as real time, and where
+    /// [`ClockHandle::artificial`] does.
     pub fn install_artificial(config: ArtificialClockConfig) -> ClockController {
         let (_, controller) = GLOBAL.get_or_init(|| {
             let (handle, controller) = ClockHandle::artificial(config);
@@ -48,17 +49,35 @@ impl Clock {
     }
 
     /// As [`ClockHandle::sleep`].
+    #[track_caller]
     pub fn sleep(duration: Duration) -> ClockSleep {
         Self::handle().sleep(duration)
     }
 
+    /// As [`ClockHandle::sleep_until`].
+    #[track_caller]
+    pub fn sleep_until(deadline: DateTime<Utc>) -> ClockSleep {
+        Self::handle().sleep_until(deadline)
+    }
+
     /// As [`ClockHandle::timeout`].
+    #[track_caller]
     pub fn timeout<F: Future>(duration: Duration, future: F) -> ClockTimeout<F> {
         Self::handle().timeout(duration, future)
+    }
+
+    /// As [`ClockHandle::is_artificial`].
+    pub fn is_artificial() -> bool {
+        Self::handle().is_artificial()
     }
 
     /// As [`ClockHandle::is_manual`].
     pub fn is_manual() -> bool {
         Self::handle().is_manual()
+    }
+
+    /// As [`ClockHandle::manual_now`].
+    pub fn manual_now() -> Option<DateTime<Utc>> {
+        Self::handle().manual_now()
     }
 }

@@ -1,12 +1,22 @@
 //! What time it is: real, artificial, or that of tokio.
 
-mod artificial;
+mod activity;
+mod auto;
+mod config;
 mod controller;
+#[cfg(feature = "es-entity")]
+mod es_entity;
 mod global;
+mod manual;
 mod participant;
+mod patience;
+mod realtime;
 mod sleep;
+mod sleepers;
+mod timeout;
 
 use std::fmt;
+use std::panic::Location;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,15 +24,25 @@ use chrono::{DateTime, NaiveDate, Utc};
 use job_engine::Timestamp;
 use tokio::time::Instant;
 
-pub use controller::{ArtificialClockConfig, ArtificialMode, ClockController};
+pub use activity::BusyGuard;
+pub use config::{ArtificialClockConfig, ArtificialMode};
+pub use controller::ClockController;
 pub use global::Clock;
-pub use participant::{BusyGuard, Participant};
-pub use sleep::{ClockSleep, ClockTimeout, Elapsed};
+pub use participant::Participant;
+pub use sleep::ClockSleep;
+pub use timeout::{ClockTimeout, Elapsed};
 
 use crate::time::{to_datetime, to_timestamp};
-use artificial::{AutoClock, ManualClock};
+use activity::{Activity, Cause, CauseKind};
+use auto::{AutoClock, AutoSleep};
+use manual::{ManualClock, ManualSleep};
+use realtime::TokioSleep;
+use sleep::SleepKind;
 
 /// Tells the time and sleeps. Cheap to clone; clones share one clock.
+///
+/// Artificial clocks show the years 1 to 9999 and stop at the end. A sleep
+/// beyond it, such as one of [`Duration::MAX`], never ends, on any clock.
 #[derive(Clone)]
 pub struct ClockHandle {
     kind: Kind,
@@ -30,8 +50,8 @@ pub struct ClockHandle {
 
 #[derive(Clone)]
 enum Kind {
-    /// The clock of the machine, and when this handle was made.
-    Realtime { start_at: Timestamp, epoch: Instant },
+    /// The clock of the machine.
+    Realtime,
     /// Stands still until a controller moves it.
     Manual(Arc<ManualClock>),
     /// Runs by itself, at its own speed.
@@ -40,106 +60,157 @@ enum Kind {
     Tokio { start_at: Timestamp, epoch: Instant },
     /// Follows a manual clock of es-entity.
     #[cfg(feature = "es-entity")]
-    EsEntity(es_entity::clock::ClockHandle),
+    EsEntity(::es_entity::clock::ClockHandle),
 }
 
 impl ClockHandle {
-    /// The clock of the machine.
+    /// The clock of the machine. Sleeps are those of tokio.
     pub fn realtime() -> Self {
-        Self {
-            kind: Kind::Realtime {
-                start_at: to_timestamp(wall_time()),
-                epoch: Instant::now(),
-            },
-        }
+        let kind = Kind::Realtime;
+        Self { kind }
     }
 
-    /// An artificial clock and what moves it.
+    /// An artificial clock, and what moves it.
     ///
     /// # Panics
     ///
-    /// If the time scale of an automatic clock is not a positive, finite number.
+    /// If the time scale of a clock that runs by itself is not a positive,
+    /// finite number.
     pub fn artificial(config: ArtificialClockConfig) -> (Self, ClockController) {
-        let start_at = to_timestamp(config.start_at);
-        let kind = match config.mode {
-            ArtificialMode::Manual => Kind::Manual(Arc::new(ManualClock::new(start_at))),
+        let start_at = config.start_at;
+        let (kind, controller) = match config.mode {
+            ArtificialMode::Manual => {
+                let clock = Arc::new(ManualClock::new(start_at));
+                (
+                    Kind::Manual(Arc::clone(&clock)),
+                    ClockController::manual(clock),
+                )
+            }
             ArtificialMode::AutoAdvance { time_scale } => {
-                Kind::Auto(Arc::new(AutoClock::new(start_at, time_scale)))
+                let clock = Arc::new(AutoClock::new(start_at, time_scale));
+                (Kind::Auto(Arc::clone(&clock)), ClockController::auto(clock))
             }
         };
-        let handle = Self { kind };
-        (handle.clone(), ClockController::new(handle))
+        (Self { kind }, controller)
     }
 
-    /// A manual clock that starts at the time of the machine.
+    /// As [`ArtificialClockConfig::manual`]: stands still at the real time until
+    /// its controller moves it.
     pub fn manual() -> (Self, ClockController) {
         Self::artificial(ArtificialClockConfig::manual())
     }
 
-    /// A manual clock that starts at `start_at`.
+    /// As [`ArtificialClockConfig::manual_at`]: stands still at `start_at` until
+    /// its controller moves it.
     pub fn manual_at(start_at: DateTime<Utc>) -> (Self, ClockController) {
         Self::artificial(ArtificialClockConfig::manual_at(start_at))
     }
 
-    /// A clock that shows `start_at` now and follows the time of the current
-    /// tokio runtime, also when that is paused or simulated.
+    /// A clock that shows `start_at` now, in whole microseconds, and follows the
+    /// time of tokio, also where that is paused or simulated. Sleeps are those
+    /// of tokio, which wake on whole milliseconds.
     ///
-    /// # Panics
-    ///
-    /// Outside of a tokio runtime, if its time is paused.
+    /// Make it inside of the runtime whose time it is to follow, and one for
+    /// each: the times of two paused runtimes have nothing to do with each other.
     pub fn tokio_time(start_at: DateTime<Utc>) -> Self {
-        Self {
-            kind: Kind::Tokio {
-                start_at: to_timestamp(start_at),
-                epoch: Instant::now(),
-            },
-        }
+        let kind = Kind::Tokio {
+            start_at: to_timestamp(start_at),
+            epoch: Instant::now(),
+        };
+        Self { kind }
     }
 
-    /// The time.
+    /// What the clock shows.
     pub fn now(&self) -> DateTime<Utc> {
         match &self.kind {
-            Kind::Realtime { .. } => wall_time(),
+            Kind::Realtime => realtime::wall_time(),
+            Kind::Manual(clock) => clock.now(),
+            Kind::Auto(clock) => clock.now(),
+            Kind::Tokio { .. } => to_datetime(self.timestamp()),
             #[cfg(feature = "es-entity")]
             Kind::EsEntity(clock) => clock.now(),
-            _ => to_datetime(self.timestamp()),
         }
     }
 
-    /// Today's date, in UTC.
+    /// The date that the clock shows, in UTC.
     pub fn today(&self) -> NaiveDate {
         self.now().date_naive()
     }
 
-    /// Sleeps for `duration` of this clock's time.
-    pub fn sleep(&self, duration: Duration) -> ClockSleep {
+    /// The time for whoever measures how much of it passes: it never goes back,
+    /// and stays on course when someone sets the clock of the machine.
+    ///
+    /// In real time it is what the clock of the machine showed when this process
+    /// asked first, and what passed since. All handles of a process agree.
+    pub fn timestamp(&self) -> Timestamp {
         match &self.kind {
-            Kind::Realtime { .. } | Kind::Tokio { .. } => ClockSleep::tokio(duration),
-            Kind::Manual(clock) => ClockSleep::manual(Arc::clone(clock), duration),
-            Kind::Auto(clock) => ClockSleep::boxed(Arc::clone(clock).sleep(duration)),
+            Kind::Realtime => realtime::timestamp(),
+            Kind::Tokio { start_at, epoch } => start_at.saturating_add(epoch.elapsed()),
+            Kind::Manual(_) | Kind::Auto(_) => to_timestamp(self.now()),
             #[cfg(feature = "es-entity")]
-            Kind::EsEntity(clock) => ClockSleep::boxed(clock.sleep(duration)),
+            Kind::EsEntity(_) => to_timestamp(self.now()),
         }
     }
 
-    /// Sleeps until this clock shows `deadline`; not at all if it does already.
-    pub fn sleep_until(&self, deadline: DateTime<Utc>) -> ClockSleep {
-        let wait = (deadline - self.now()).to_std();
-        self.sleep(wait.unwrap_or(Duration::ZERO))
+    /// The time that a store is to use: `None` in real time, where the store's
+    /// own clock rules, else [`ClockHandle::timestamp`].
+    pub fn store_time(&self) -> Option<Timestamp> {
+        self.is_artificial().then(|| self.timestamp())
     }
 
-    /// Awaits `future` for at most `duration` of this clock's time.
+    /// Sleeps for `duration` of this clock's time, from now on.
+    #[track_caller]
+    pub fn sleep(&self, duration: Duration) -> ClockSleep {
+        let made_at = Location::caller();
+        ClockSleep::new(match &self.kind {
+            Kind::Realtime | Kind::Tokio { .. } => SleepKind::Tokio(TokioSleep::new(duration)),
+            Kind::Manual(clock) => {
+                SleepKind::Manual(ManualSleep::new(Arc::clone(clock), duration, made_at))
+            }
+            Kind::Auto(clock) => SleepKind::Auto(AutoSleep::new(Arc::clone(clock), duration)),
+            #[cfg(feature = "es-entity")]
+            Kind::EsEntity(clock) => {
+                SleepKind::EsEntity(es_entity::EsEntitySleep::new(clock.clone(), duration))
+            }
+        })
+    }
+
+    /// Sleeps until this clock shows `deadline`; not at all if it does already.
+    ///
+    /// In real time, how long that takes is judged now: it does not follow when
+    /// someone sets the clock of the machine.
+    #[track_caller]
+    pub fn sleep_until(&self, deadline: DateTime<Utc>) -> ClockSleep {
+        let made_at = Location::caller();
+        ClockSleep::new(match &self.kind {
+            Kind::Realtime | Kind::Tokio { .. } => {
+                let wait = (deadline - self.now()).to_std().unwrap_or(Duration::ZERO);
+                SleepKind::Tokio(TokioSleep::new(wait))
+            }
+            Kind::Manual(clock) => {
+                SleepKind::Manual(ManualSleep::until(Arc::clone(clock), deadline, made_at))
+            }
+            Kind::Auto(clock) => SleepKind::Auto(AutoSleep::until(Arc::clone(clock), deadline)),
+            #[cfg(feature = "es-entity")]
+            Kind::EsEntity(clock) => {
+                SleepKind::EsEntity(es_entity::EsEntitySleep::until(clock.clone(), deadline))
+            }
+        })
+    }
+
+    /// Awaits `future` for at most `duration` of this clock's time, from now on.
     ///
     /// # Errors
     ///
-    /// The future resolves to [`Elapsed`] when the time is over first.
+    /// It resolves to [`Elapsed`] when the time limit is reached first.
+    #[track_caller]
     pub fn timeout<F: Future>(&self, duration: Duration, future: F) -> ClockTimeout<F> {
         ClockTimeout::new(future, self.sleep(duration))
     }
 
-    /// Whether this is an artificial clock.
+    /// Whether this is any clock but that of the machine.
     pub fn is_artificial(&self) -> bool {
-        self.store_time().is_some()
+        !matches!(self.kind, Kind::Realtime)
     }
 
     /// Whether this clock stands still until a controller moves it.
@@ -148,54 +219,37 @@ impl ClockHandle {
             Kind::Manual(_) => true,
             #[cfg(feature = "es-entity")]
             Kind::EsEntity(_) => true,
-            Kind::Realtime { .. } | Kind::Auto(_) | Kind::Tokio { .. } => false,
+            Kind::Realtime | Kind::Auto(_) | Kind::Tokio { .. } => false,
         }
     }
 
-    /// The time of a manual clock; `None` for others.
+    /// What a manual clock shows; `None` for all others.
     pub fn manual_now(&self) -> Option<DateTime<Utc>> {
         self.is_manual().then(|| self.now())
     }
 
-    /// The time for whoever measures how much of it passes: it never goes back,
-    /// not even when the clock of the machine is set.
-    pub fn timestamp(&self) -> Timestamp {
-        match &self.kind {
-            Kind::Manual(clock) => clock.now(),
-            Kind::Auto(clock) => clock.now(),
-            Kind::Realtime { start_at, epoch } | Kind::Tokio { start_at, epoch } => {
-                start_at.saturating_add(epoch.elapsed())
-            }
-            #[cfg(feature = "es-entity")]
-            Kind::EsEntity(clock) => to_timestamp(clock.now()),
-        }
-    }
-
-    /// The time that a store is to use; `None` in real time, when it has a clock
-    /// of its own that all workers share.
-    pub fn store_time(&self) -> Option<Timestamp> {
-        match self.kind {
-            Kind::Realtime { .. } => None,
-            _ => Some(self.timestamp()),
-        }
-    }
-
     /// Keeps a manual clock from going on while the guard lives: for work that
-    /// waits for something other than the clock. Nothing on other clocks.
+    /// waits for something other than the clock. Does nothing on other clocks.
+    #[track_caller]
     pub fn busy(&self) -> BusyGuard {
-        BusyGuard::new(self.manual_clock())
+        let (kind, made_at) = (CauseKind::Guard, Location::caller());
+        match self.activity() {
+            Some(activity) => activity.begin(Cause { kind, made_at }),
+            None => BusyGuard::idle(),
+        }
     }
 
     /// Makes the task of `future` one that a manual clock waits for: from being
-    /// woken until it waits again, the clock does not go on. Nothing on other
-    /// clocks.
+    /// made or woken until it waits again, the clock does not go on. Does nothing
+    /// on other clocks.
+    #[track_caller]
     pub fn participate<F: Future>(&self, future: F) -> Participant<F> {
-        Participant::new(self.manual_clock(), future)
+        Participant::new(self.activity(), Location::caller(), future)
     }
 
-    fn manual_clock(&self) -> Option<&Arc<ManualClock>> {
+    fn activity(&self) -> Option<&Arc<Activity>> {
         match &self.kind {
-            Kind::Manual(clock) => Some(clock),
+            Kind::Manual(clock) => Some(clock.activity()),
             _ => None,
         }
     }
@@ -204,7 +258,7 @@ impl ClockHandle {
 impl fmt::Debug for ClockHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match self.kind {
-            Kind::Realtime { .. } => "realtime",
+            Kind::Realtime => "realtime",
             Kind::Manual(_) => "manual",
             Kind::Auto(_) => "auto",
             Kind::Tokio { .. } => "tokio",
@@ -213,23 +267,4 @@ impl fmt::Debug for ClockHandle {
         };
         write!(f, "ClockHandle({kind}, {})", self.now())
     }
-}
-
-/// A manual clock of es-entity is followed; its real time is ours.
-#[cfg(feature = "es-entity")]
-impl From<es_entity::clock::ClockHandle> for ClockHandle {
-    fn from(clock: es_entity::clock::ClockHandle) -> Self {
-        if clock.is_manual() {
-            let kind = Kind::EsEntity(clock);
-            Self { kind }
-        } else {
-            Self::realtime()
-        }
-    }
-}
-
-/// The one place that asks the machine for the time of day.
-#[expect(clippy::disallowed_methods, reason = "the source of real time")]
-fn wall_time() -> DateTime<Utc> {
-    Utc::now()
 }

@@ -1,71 +1,78 @@
 //! Tasks that a manual clock waits for before it goes on.
 
+use std::fmt;
+use std::panic::Location;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
-use super::artificial::ManualClock;
+use super::activity::{Activity, AfterPoll, BusyGuard, Cause, CauseKind};
 
-/// Keeps a manual clock from going on, from
-/// [`ClockHandle::busy`](super::ClockHandle::busy).
-#[derive(Debug)]
-#[must_use = "the clock goes on as soon as the guard is dropped"]
-pub struct BusyGuard {
-    clock: Option<Arc<ManualClock>>,
-}
-
-impl BusyGuard {
-    pub(super) fn new(clock: Option<&Arc<ManualClock>>) -> Self {
-        let clock = clock.cloned();
-        if let Some(clock) = &clock {
-            clock.make_busy();
-        }
-        Self { clock }
-    }
-}
-
-impl Drop for BusyGuard {
-    fn drop(&mut self) {
-        if let Some(clock) = &self.clock {
-            clock.unbusy();
-        }
-    }
-}
-
-/// A future whose task a manual clock waits for, from
+/// A future whose task a manual clock waits for; from
 /// [`ClockHandle::participate`](super::ClockHandle::participate).
 ///
-/// From being made or woken until the poll that follows has ended, it keeps
-/// the clock from going on. What a poll wakes is busy before the poll ends, so
-/// a chain of wake-ups has no gap. The end of the task itself is one: whoever
-/// joins it should be handed a [`BusyGuard`] with the result.
+/// It is busy from being made, or woken, until the poll that follows has ended
+/// and everything that this poll woke is busy itself. So a chain of wake-ups
+/// from participant to participant has no gap: neither channels, nor
+/// `yield_now`, nor joining a task opens one.
+///
+/// Wrap the whole future of a task, and let it be polled: while a participant
+/// that was woken is not polled, the clock waits. What the clock cannot see is a
+/// task that awaits something other than the clock and other participants, such
+/// as a socket, and a task that is being aborted: hold a [`BusyGuard`] for
+/// these.
 #[must_use = "a future does nothing unless it is awaited"]
 pub struct Participant<F> {
-    future: Pin<Box<F>>,
-    waker: Option<Arc<ParticipantWaker>>,
+    /// `None` once it has ended.
+    future: Option<Pin<Box<F>>>,
+    /// `None` on clocks that do not wait.
+    wakeups: Option<Arc<Wakeups>>,
 }
 
-struct ParticipantWaker {
-    clock: Arc<ManualClock>,
-    /// Woken, and not polled since: counted as busy.
-    woken: AtomicBool,
-    task: Mutex<Option<Waker>>,
+/// The waker that the future sees: it makes the participant busy, then wakes
+/// its task.
+struct Wakeups {
+    activity: Arc<Activity>,
+    cause: Cause,
+    state: Mutex<State>,
+}
+
+struct State {
+    phase: Phase,
+    /// Wakes the task that polled last.
+    task: Option<Waker>,
+}
+
+enum Phase {
+    /// Polled, and not woken since.
+    Waiting,
+    /// Made or woken, and not polled since.
+    Woken(BusyGuard),
+    /// No poll will come any more.
+    Ended,
 }
 
 impl<F: Future> Participant<F> {
-    pub(super) fn new(clock: Option<&Arc<ManualClock>>, future: F) -> Self {
-        let waker = clock.map(|clock| {
-            clock.make_busy();
-            Arc::new(ParticipantWaker {
-                clock: Arc::clone(clock),
-                woken: AtomicBool::new(true),
-                task: Mutex::new(None),
+    pub(super) fn new(
+        activity: Option<&Arc<Activity>>,
+        made_at: &'static Location<'static>,
+        future: F,
+    ) -> Self {
+        let kind = CauseKind::Participant;
+        let cause = Cause { kind, made_at };
+        let wakeups = activity.map(|activity| {
+            Arc::new(Wakeups {
+                activity: Arc::clone(activity),
+                cause,
+                state: Mutex::new(State {
+                    phase: Phase::Woken(activity.begin(cause)),
+                    task: None,
+                }),
             })
         });
         Self {
-            future: Box::pin(future),
-            waker,
+            future: Some(Box::pin(future)),
+            wakeups,
         }
     }
 }
@@ -74,62 +81,91 @@ impl<F: Future> Future for Participant<F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
-        let Some(waker) = self.waker.clone() else {
-            return self.future.as_mut().poll(context);
+        let this = &mut *self;
+        let future = this.future.as_mut();
+        let future = future.expect("a participant is not polled after its end");
+        let Some(wakeups) = &this.wakeups else {
+            return future.as_mut().poll(context);
         };
-        {
-            let mut task = waker.task.lock().unwrap_or_else(PoisonError::into_inner);
-            *task = Some(context.waker().clone());
+        let after_poll = AfterPoll::new(wakeups.begin_poll(context.waker()));
+        after_poll.defer();
+        let own_waker = Waker::from(Arc::clone(wakeups));
+        let polled = {
+            let _polling = wakeups.activity.enter();
+            future.as_mut().poll(&mut Context::from_waker(&own_waker))
+        };
+        if polled.is_ready() {
+            wakeups.end();
+            this.future = None;
         }
-        // Busy for the length of the poll: by the wake-up that led to it, or
-        // else from now on.
-        if !waker.woken.swap(false, Ordering::SeqCst) {
-            waker.clock.make_busy();
-        }
-        let _polling = Polling(&waker.clock);
-        let own = Waker::from(Arc::clone(&waker));
-        self.future.as_mut().poll(&mut Context::from_waker(&own))
+        after_poll.defer();
+        polled
     }
 }
 
-/// Ends the busy time of a poll, also when it panics.
-struct Polling<'a>(&'a ManualClock);
+impl Wakeups {
+    /// The guard of the wake-up that led to this poll; a new one if something
+    /// else did.
+    fn begin_poll(&self, task: &Waker) -> BusyGuard {
+        let task = task.clone();
+        let mut state = self.state();
+        let phase = std::mem::replace(&mut state.phase, Phase::Waiting);
+        let task_before = state.task.replace(task);
+        drop(state);
+        drop(task_before);
+        match phase {
+            Phase::Woken(busy) => busy,
+            Phase::Waiting | Phase::Ended => self.activity.begin(self.cause),
+        }
+    }
 
-impl Drop for Polling<'_> {
-    fn drop(&mut self) {
-        self.0.unbusy();
+    fn end(&self) {
+        let mut state = self.state();
+        let phase = std::mem::replace(&mut state.phase, Phase::Ended);
+        let task = state.task.take();
+        drop(state);
+        drop((phase, task));
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Wake for ParticipantWaker {
+impl Wake for Wakeups {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        if !self.woken.swap(true, Ordering::SeqCst) {
-            self.clock.make_busy();
+        let mut state = self.state();
+        match state.phase {
+            // Its task was woken already, or is about to be polled first.
+            Phase::Woken(_) | Phase::Ended => return,
+            Phase::Waiting => {}
         }
-        let task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(task) = &*task {
-            task.wake_by_ref();
+        state.phase = Phase::Woken(self.activity.begin(self.cause));
+        let task = state.task.clone();
+        drop(state);
+        if let Some(task) = task {
+            task.wake();
         }
     }
 }
 
 impl<F> Drop for Participant<F> {
     fn drop(&mut self) {
-        if let Some(waker) = &self.waker
-            // Left set, so that a later wake-up counts nothing any more.
-            && waker.woken.swap(true, Ordering::SeqCst)
-        {
-            waker.clock.unbusy();
+        if let Some(wakeups) = &self.wakeups {
+            // The destructors may wake others: busy until those are.
+            let _busy = wakeups.activity.begin(wakeups.cause);
+            self.future = None;
+            wakeups.end();
         }
     }
 }
 
-impl<F> std::fmt::Debug for Participant<F> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl<F> fmt::Debug for Participant<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Participant").finish_non_exhaustive()
     }
 }

@@ -1,46 +1,43 @@
 //! Sleeping on a clock.
 
 use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll};
-use std::time::Duration;
+use std::task::{Context, Poll, ready};
 
-use futures_util::future::BoxFuture;
-use thiserror::Error;
+use super::auto::AutoSleep;
+use super::manual::ManualSleep;
+use super::realtime::TokioSleep;
 
-use super::artificial::{ManualClock, SleeperId};
-
-/// A sleep on a clock, from [`ClockHandle::sleep`](super::ClockHandle::sleep).
-/// It may move between tasks; dropping it costs next to nothing.
+/// A sleep on a clock; from [`ClockHandle::sleep`](super::ClockHandle::sleep).
+///
+/// Its time runs from when it was made, not from when it is first polled. It may
+/// move between tasks: the one that polled last is woken. Dropping it cancels
+/// it, which on an artificial clock takes O(log n) of the sleepers.
+///
+/// # Panics
+///
+/// When it is polled outside of a tokio runtime with timers, on a clock that
+/// follows real time or that of tokio, or that runs by itself. A manual clock
+/// needs no runtime.
+#[derive(Debug)]
 #[must_use = "a sleep does nothing unless it is awaited"]
 pub struct ClockSleep {
-    kind: Kind,
+    kind: SleepKind,
 }
 
-enum Kind {
-    Manual {
-        clock: Arc<ManualClock>,
-        id: SleeperId,
-    },
-    Boxed(BoxFuture<'static, ()>),
+#[derive(Debug)]
+pub(super) enum SleepKind {
+    Tokio(TokioSleep),
+    Manual(ManualSleep),
+    Auto(AutoSleep),
+    #[cfg(feature = "es-entity")]
+    EsEntity(super::es_entity::EsEntitySleep),
+    /// Polled to its end.
+    Over,
 }
 
 impl ClockSleep {
-    pub(super) fn manual(clock: Arc<ManualClock>, duration: Duration) -> Self {
-        let id = clock.add_sleeper(duration);
-        Self {
-            kind: Kind::Manual { clock, id },
-        }
-    }
-
-    pub(super) fn tokio(duration: Duration) -> Self {
-        Self::boxed(tokio::time::sleep(duration))
-    }
-
-    pub(super) fn boxed(sleep: impl Future<Output = ()> + Send + 'static) -> Self {
-        Self {
-            kind: Kind::Boxed(Box::pin(sleep)),
-        }
+    pub(super) fn new(kind: SleepKind) -> Self {
+        Self { kind }
     }
 }
 
@@ -48,66 +45,15 @@ impl Future for ClockSleep {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        match &mut self.kind {
-            Kind::Manual { clock, id } if clock.poll_sleeper(*id, context.waker()) => {
-                Poll::Ready(())
-            }
-            Kind::Manual { .. } => Poll::Pending,
-            Kind::Boxed(sleep) => sleep.as_mut().poll(context),
-        }
-    }
-}
-
-impl Drop for ClockSleep {
-    fn drop(&mut self) {
-        if let Kind::Manual { clock, id } = &self.kind {
-            clock.remove_sleeper(*id);
-        }
-    }
-}
-
-impl std::fmt::Debug for ClockSleep {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ClockSleep").finish_non_exhaustive()
-    }
-}
-
-/// The time of a [`ClockTimeout`] was over first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("the time is over")]
-pub struct Elapsed;
-
-/// A future with a time limit, from
-/// [`ClockHandle::timeout`](super::ClockHandle::timeout).
-#[must_use = "a timeout does nothing unless it is awaited"]
-pub struct ClockTimeout<F> {
-    future: Pin<Box<F>>,
-    sleep: ClockSleep,
-}
-
-impl<F: Future> ClockTimeout<F> {
-    pub(super) fn new(future: F, sleep: ClockSleep) -> Self {
-        Self {
-            future: Box::pin(future),
-            sleep,
-        }
-    }
-}
-
-impl<F: Future> Future for ClockTimeout<F> {
-    type Output = Result<F::Output, Elapsed>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        if let Poll::Ready(output) = self.future.as_mut().poll(context) {
-            return Poll::Ready(Ok(output));
-        }
-        let sleep = Pin::new(&mut self.sleep);
-        sleep.poll(context).map(|()| Err(Elapsed))
-    }
-}
-
-impl<F> std::fmt::Debug for ClockTimeout<F> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ClockTimeout").finish_non_exhaustive()
+        ready!(match &mut self.kind {
+            SleepKind::Tokio(sleep) => sleep.poll(context),
+            SleepKind::Manual(sleep) => sleep.poll(context),
+            SleepKind::Auto(sleep) => sleep.poll(context),
+            #[cfg(feature = "es-entity")]
+            SleepKind::EsEntity(sleep) => sleep.poll(context),
+            SleepKind::Over => Poll::Ready(()),
+        });
+        self.kind = SleepKind::Over;
+        Poll::Ready(())
     }
 }

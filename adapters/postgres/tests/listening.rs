@@ -1,0 +1,155 @@
+//! Announcements between processes.
+
+use std::collections::BTreeSet;
+
+use job_engine::JobType;
+use job_postgres::{PostgresStore, StoreOptions};
+use job_tokio::{Store, Wake};
+use sqlx::{Executor, PgPool};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use crate::support::{TestDatabase, within};
+
+fn types(names: &[&str]) -> BTreeSet<JobType> {
+    names.iter().map(|name| JobType::from(*name)).collect()
+}
+
+fn wake(name: &str) -> Wake {
+    Wake::JobType(name.into())
+}
+
+fn start(store: &PostgresStore, room: usize) -> (mpsc::Receiver<Wake>, JoinHandle<()>) {
+    let (sender, receiver) = mpsc::channel(room);
+    let store = store.clone();
+    (
+        receiver,
+        tokio::spawn(async move { store.listen(sender).await }),
+    )
+}
+
+async fn next(wakes: &mut mpsc::Receiver<Wake>) -> Wake {
+    within("a wake-up", wakes.recv())
+        .await
+        .expect("the listener runs")
+}
+
+/// Cuts all connections that listen.
+async fn cut(pool: &PgPool) {
+    let cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+               WHERE datname = current_database() AND query LIKE 'LISTEN%'";
+    pool.execute(cut).await.unwrap();
+}
+
+#[tokio::test]
+async fn announcements_of_other_processes_arrive() {
+    let (database, store) = TestDatabase::with_store().await;
+    let other = PostgresStore::new(database.pool(2), StoreOptions::default()).unwrap();
+    let (mut wakes, _task) = start(&store, 10);
+    assert_eq!(next(&mut wakes).await, Wake::Restored);
+    let long = "ü".repeat(127);
+    let names = ["a", "b \"'", &long];
+    other.announce(&types(&names)).await.unwrap();
+    let mut heard = Vec::new();
+    for _ in names {
+        heard.push(next(&mut wakes).await);
+    }
+    assert_eq!(heard, names.map(wake));
+}
+
+#[tokio::test]
+async fn an_announcement_in_a_transaction_arrives_when_it_commits() {
+    let (_database, store) = TestDatabase::with_store().await;
+    let (mut wakes, _task) = start(&store, 10);
+    assert_eq!(next(&mut wakes).await, Wake::Restored);
+    for (name, commit) in [("rolled back", false), ("committed", true)] {
+        let mut transaction = store.pool().begin().await.unwrap();
+        store
+            .announce_on(&mut transaction, &types(&[name]))
+            .await
+            .unwrap();
+        if commit {
+            transaction.commit().await.unwrap();
+        } else {
+            transaction.rollback().await.unwrap();
+        }
+    }
+    assert_eq!(next(&mut wakes).await, wake("committed"));
+}
+
+#[tokio::test]
+async fn a_listener_whose_connection_is_cut_says_so_and_comes_back() {
+    let (_database, store) = TestDatabase::with_store().await;
+    let (mut wakes, _task) = start(&store, 10);
+    assert_eq!(next(&mut wakes).await, Wake::Restored);
+    for name in ["once", "twice"] {
+        cut(store.pool()).await;
+        assert_eq!(next(&mut wakes).await, Wake::Lost);
+        assert_eq!(next(&mut wakes).await, Wake::Restored);
+        store.announce(&types(&[name])).await.unwrap();
+        assert_eq!(next(&mut wakes).await, wake(name));
+    }
+}
+
+#[tokio::test]
+async fn a_loss_is_told_even_when_there_was_no_room_for_wake_ups() {
+    let (_database, store) = TestDatabase::with_store().await;
+    let (mut wakes, _task) = start(&store, 1);
+    assert_eq!(next(&mut wakes).await, Wake::Restored);
+    for _ in 0..20 {
+        store.announce(&types(&["a"])).await.unwrap();
+    }
+    cut(store.pool()).await;
+    let mut heard = vec![next(&mut wakes).await];
+    while heard.last() != Some(&Wake::Restored) {
+        heard.push(next(&mut wakes).await);
+    }
+    let lost = heard.iter().filter(|wake| **wake == Wake::Lost).count();
+    assert_eq!(lost, 1, "{heard:?}");
+}
+
+#[tokio::test]
+async fn a_listener_ends_when_nobody_receives() {
+    let (_database, store) = TestDatabase::with_store().await;
+    let (mut wakes, task) = start(&store, 10);
+    assert_eq!(next(&mut wakes).await, Wake::Restored);
+    drop(wakes);
+    within("the listener ends", task).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_stores_of_two_schemas_do_not_wake_each_other() {
+    let database = TestDatabase::empty().await;
+    let store = |schema: &str| {
+        let options = StoreOptions {
+            schema: Some(schema.to_owned()),
+            ..StoreOptions::default()
+        };
+        PostgresStore::new(database.pool(2), options).unwrap()
+    };
+    let [one, other] = [store("one \"1\""), store("other")];
+    let (mut wakes, _task) = start(&one, 10);
+    assert_eq!(next(&mut wakes).await, Wake::Restored);
+    other.announce(&types(&["of the other"])).await.unwrap();
+    one.announce(&types(&["of this"])).await.unwrap();
+    assert_eq!(next(&mut wakes).await, wake("of this"));
+}
+
+#[tokio::test]
+async fn behind_a_pooler_a_store_announces_but_does_not_listen() {
+    let (database, store) = TestDatabase::with_store().await;
+    let options = StoreOptions {
+        poll_only: true,
+        ..StoreOptions::default()
+    };
+    let pooled = PostgresStore::new(database.pool(2), options).unwrap();
+    let (mut nothing, task) = start(&pooled, 10);
+    let (mut wakes, _task) = start(&store, 10);
+    assert_eq!(next(&mut wakes).await, Wake::Restored);
+    pooled.announce(&types(&["a"])).await.unwrap();
+    assert_eq!(next(&mut wakes).await, wake("a"));
+    // It never says that announcements arrive, so its driver polls.
+    assert!(nothing.try_recv().is_err());
+    drop(nothing);
+    within("it ends", task).await.unwrap();
+}

@@ -1,0 +1,343 @@
+//! The clock that stands still until it is moved.
+
+use std::collections::BTreeMap;
+use std::panic::Location;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::thread::{self, ThreadId};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use tokio::task::{self, yield_now};
+
+use super::activity::{Activity, AfterPoll, BusyGuard, Cause, CauseKind};
+use super::patience::Patience;
+use super::sleepers::{Sleeper, SleeperId, Sleepers};
+use crate::time::{clamp, is_reached, later};
+
+/// How often a step of the clock lets the runtime run the tasks that the clock
+/// does not know. On a runtime of one thread, a chain of so many tasks, each
+/// woken by the one before, gets through.
+const YIELDS: usize = 8;
+/// How long a step of the clock waits, in real time, for what is busy. Longer
+/// than a healthy store call takes, shorter than anyone watches a test hang.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A clock that stands still until it is moved. It moves in steps, from one
+/// sleeper's time to the next one's; between two of them it waits until nothing
+/// is busy.
+#[derive(Debug)]
+pub(super) struct ManualClock {
+    state: Mutex<State>,
+    activity: Arc<Activity>,
+    /// Held by whoever moves the clock.
+    moving: tokio::sync::Mutex<()>,
+    patience: Duration,
+}
+
+#[derive(Debug)]
+struct State {
+    now: DateTime<Utc>,
+    sleepers: Sleepers<Awaiter>,
+    /// Sleeps of unknown tasks that are over and were not polled since.
+    woken: BTreeMap<SleeperId, BusyGuard>,
+}
+
+/// Who awaits a sleep, and where the sleep was made.
+#[derive(Debug)]
+struct Awaiter {
+    who: Who,
+    made_at: &'static Location<'static>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Who {
+    /// A participant, which is busy by itself once it is woken.
+    Participant,
+    /// Some other task of tokio.
+    Task(task::Id),
+    /// A future that a thread blocks on.
+    Thread(ThreadId),
+}
+
+impl ManualClock {
+    pub(super) fn new(start_at: DateTime<Utc>) -> Self {
+        Self {
+            state: Mutex::new(State {
+                now: clamp(start_at),
+                sleepers: Sleepers::new(),
+                woken: BTreeMap::new(),
+            }),
+            activity: Activity::new(),
+            moving: tokio::sync::Mutex::new(()),
+            patience: PATIENCE,
+        }
+    }
+
+    pub(super) fn now(&self) -> DateTime<Utc> {
+        self.state().now
+    }
+
+    pub(super) fn activity(&self) -> &Arc<Activity> {
+        &self.activity
+    }
+
+    pub(super) fn pending_wakes(&self) -> usize {
+        self.state().sleepers.count()
+    }
+
+    pub(super) fn next_wake(&self) -> Option<DateTime<Utc>> {
+        self.state().sleepers.next_wake()
+    }
+
+    /// Moves the clock forward by `duration`. Returns how many it woke.
+    pub(super) async fn advance(&self, duration: Duration) -> usize {
+        let _moving = self.moving.lock().await;
+        let mut patience = Patience::new(self.patience);
+        self.settle(&mut patience).await;
+        // Read under the lock, so that calls at the same time add up.
+        let target = later(self.now(), duration).unwrap_or(DateTime::<Utc>::MAX_UTC);
+        self.move_to(target, &mut patience).await
+    }
+
+    /// Moves the clock forward to `target`. Returns how many it woke; `None` if
+    /// `target` is in the past.
+    pub(super) async fn advance_to(&self, target: DateTime<Utc>) -> Option<usize> {
+        let _moving = self.moving.lock().await;
+        let mut patience = Patience::new(self.patience);
+        self.settle(&mut patience).await;
+        if target < self.now() {
+            return None;
+        }
+        Some(self.move_to(target, &mut patience).await)
+    }
+
+    /// Moves the clock to the next wake-up, and wakes all that sleep until then.
+    pub(super) async fn advance_to_next_wake(&self) -> Option<DateTime<Utc>> {
+        let _moving = self.moving.lock().await;
+        let mut patience = Patience::new(self.patience);
+        self.settle(&mut patience).await;
+        let target = self.next_wake()?;
+        self.move_to(target, &mut patience).await;
+        Some(target)
+    }
+
+    async fn move_to(&self, target: DateTime<Utc>, patience: &mut Patience) -> usize {
+        let mut woken = 0;
+        while let Some(woke) = self.step(clamp(target)) {
+            woken += usize::from(woke);
+            self.settle(patience).await;
+        }
+        woken
+    }
+
+    /// Shows the time of the next sleeper and wakes it; returns whether somebody
+    /// was there to be woken. Without a sleeper up to `target`: shows `target`.
+    fn step(&self, target: DateTime<Utc>) -> Option<bool> {
+        let mut state = self.state();
+        let Some((id, sleeper)) = state.sleepers.pop_due(target) else {
+            state.now = state.now.max(target);
+            return None;
+        };
+        state.now = state.now.max(id.0);
+        let Some(Sleeper { waker, note }) = sleeper else {
+            return Some(false);
+        };
+        // The task that moves the clock is polled anyway. It may keep its sleep
+        // for later, and to wait for that would be to wait for itself.
+        if note.who != Who::Participant && note.who != self.current() {
+            let busy = self.activity.begin(Cause {
+                kind: CauseKind::Sleep,
+                made_at: note.made_at,
+            });
+            state.woken.insert(id, busy);
+        }
+        drop(state);
+        waker.wake();
+        Some(true)
+    }
+
+    /// Waits until all that was woken waits again or is done.
+    async fn settle(&self, patience: &mut Patience) {
+        loop {
+            for _ in 0..YIELDS {
+                yield_now().await;
+            }
+            let mut idle = pin!(self.activity.idle().notified());
+            idle.as_mut().enable();
+            if self.activity.is_idle() {
+                return;
+            }
+            if patience.reports_end() {
+                tracing::warn!(
+                    busy = %self.activity,
+                    waited = ?self.patience,
+                    "the manual clock goes on although not all that it woke waits again: \
+                     times may be off"
+                );
+                // Once is enough: nobody polls these sleeps.
+                let unpolled = std::mem::take(&mut self.state().woken);
+                drop(unpolled);
+            }
+            if patience.is_over() {
+                return;
+            }
+            patience.wait_for(idle).await;
+        }
+    }
+
+    /// Who runs here.
+    fn current(&self) -> Who {
+        if self.activity.is_polling() {
+            return Who::Participant;
+        }
+        match task::try_id() {
+            Some(id) => Who::Task(id),
+            None => Who::Thread(thread::current().id()),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A sleep on a manual clock.
+#[derive(Debug)]
+pub(super) struct ManualSleep {
+    clock: Arc<ManualClock>,
+    /// `None` if it never ends.
+    id: Option<SleeperId>,
+    made_at: &'static Location<'static>,
+}
+
+impl ManualSleep {
+    pub(super) fn new(
+        clock: Arc<ManualClock>,
+        duration: Duration,
+        made_at: &'static Location<'static>,
+    ) -> Self {
+        let mut state = clock.state();
+        let now = state.now;
+        let id = later(now, duration).map(|wake_at| state.sleepers.add(now, wake_at));
+        drop(state);
+        Self { clock, id, made_at }
+    }
+
+    pub(super) fn until(
+        clock: Arc<ManualClock>,
+        deadline: DateTime<Utc>,
+        made_at: &'static Location<'static>,
+    ) -> Self {
+        let mut state = clock.state();
+        let now = state.now;
+        let id = is_reached(deadline).then(|| state.sleepers.add(now, deadline));
+        drop(state);
+        Self { clock, id, made_at }
+    }
+
+    pub(super) fn poll(&self, context: &Context<'_>) -> Poll<()> {
+        let Some(id) = self.id else {
+            return Poll::Pending;
+        };
+        let (who, made_at) = (self.clock.current(), self.made_at);
+        let note = Awaiter { who, made_at };
+        let waker = context.waker().clone();
+        let mut state = self.clock.state();
+        match state.sleepers.park(id, Sleeper { waker, note }) {
+            Ok(before) => {
+                drop(state);
+                drop(before);
+                Poll::Pending
+            }
+            Err(_over) => {
+                let busy = state.woken.remove(&id);
+                drop(state);
+                // The task goes on after its sleep, until it waits for the next
+                // thing: busy for that long.
+                if let Some(busy) = busy {
+                    AfterPoll::new(busy).defer();
+                }
+                Poll::Ready(())
+            }
+        }
+    }
+}
+
+impl Drop for ManualSleep {
+    fn drop(&mut self) {
+        if let Some(id) = self.id {
+            let mut state = self.clock.state();
+            let awaiter = state.sleepers.remove(id);
+            let busy = state.woken.remove(&id);
+            drop(state);
+            drop((awaiter, busy));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use super::*;
+
+    /// Runs out of patience soon.
+    fn impatient_clock() -> Arc<ManualClock> {
+        let mut clock = ManualClock::new(DateTime::UNIX_EPOCH);
+        clock.patience = Duration::from_millis(20);
+        Arc::new(clock)
+    }
+
+    fn guard(clock: &ManualClock) -> BusyGuard {
+        let (kind, made_at) = (CauseKind::Guard, Location::caller());
+        clock.activity().begin(Cause { kind, made_at })
+    }
+
+    #[tokio::test]
+    async fn the_clock_goes_on_in_the_end_although_a_guard_is_never_dropped() {
+        let clock = impatient_clock();
+        let _busy = guard(&clock);
+        assert!(
+            clock
+                .activity()
+                .to_string()
+                .contains("1 x busy guard made at")
+        );
+        clock.advance(Duration::from_secs(1)).await;
+        assert_eq!(clock.now().timestamp(), 1);
+    }
+
+    /// Real I/O has no place in a paused test; a thread that takes its time
+    /// stands in for it.
+    #[tokio::test(start_paused = true)]
+    async fn paused_time_of_tokio_does_not_wear_out_the_patience() {
+        let mut clock = ManualClock::new(DateTime::UNIX_EPOCH);
+        clock.patience = Duration::from_secs(3_600);
+        let busy = guard(&clock);
+        let before = tokio::time::Instant::now();
+        let work = thread::spawn(move || drop(busy));
+        clock.advance(Duration::from_secs(1)).await;
+        work.join().unwrap();
+        assert_eq!(clock.now().timestamp(), 1);
+        assert_eq!(tokio::time::Instant::now(), before);
+    }
+
+    #[tokio::test]
+    async fn a_sleep_that_is_kept_unpolled_is_waited_for_only_once() {
+        let clock = impatient_clock();
+        let made_at = Location::caller();
+        let sleep = ManualSleep::new(Arc::clone(&clock), Duration::from_secs(1), made_at);
+        let polled = tokio::spawn(async move {
+            poll_fn(|context| Poll::Ready(sleep.poll(context).is_pending())).await;
+            sleep
+        });
+        let sleep = polled.await.unwrap();
+        assert_eq!(clock.advance(Duration::from_secs(1)).await, 1);
+        assert!(clock.activity().is_idle());
+        clock.advance(Duration::from_secs(1)).await;
+        assert_eq!(clock.now().timestamp(), 2);
+        drop(sleep);
+    }
+}

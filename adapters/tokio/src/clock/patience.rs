@@ -1,0 +1,94 @@
+//! The limit on how long a manual clock waits.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+/// Real time, measured by a thread of its own: the time of tokio may be paused,
+/// and then a timer of tokio would be over at once whenever a task waits for
+/// real I/O. The thread is started by the first wait, and ends with this.
+#[derive(Debug)]
+pub(super) struct Patience {
+    limit: Duration,
+    over: Arc<Over>,
+    /// Tells the thread, in turn, that a wait begins and that it has ended.
+    turns: Option<mpsc::Sender<()>>,
+    reported: bool,
+}
+
+#[derive(Debug, Default)]
+struct Over {
+    flag: AtomicBool,
+    notify: Notify,
+}
+
+impl Patience {
+    pub(super) fn new(limit: Duration) -> Self {
+        Self {
+            limit,
+            over: Arc::default(),
+            turns: None,
+            reported: false,
+        }
+    }
+
+    /// Whether one wait took longer than the limit. There is no more patience
+    /// after it: the next wait would most likely be for the same thing.
+    pub(super) fn is_over(&self) -> bool {
+        self.over.flag.load(Ordering::SeqCst)
+    }
+
+    /// Whether it is over and this is the first time to ask.
+    pub(super) fn reports_end(&mut self) -> bool {
+        self.is_over() && !std::mem::replace(&mut self.reported, true)
+    }
+
+    /// Waits for `event`, at most as long as the limit.
+    pub(super) async fn wait_for(&mut self, event: impl Future<Output = ()>) {
+        self.take_turn();
+        tokio::select! {
+            biased;
+            () = event => {}
+            () = self.over.notify.notified() => {}
+        }
+        self.take_turn();
+    }
+
+    fn take_turn(&mut self) {
+        let turns = self
+            .turns
+            .get_or_insert_with(|| watch(self.limit, &self.over));
+        // An error means that the time is over.
+        let _ = turns.send(());
+    }
+}
+
+fn watch(limit: Duration, over: &Arc<Over>) -> mpsc::Sender<()> {
+    let (turns, taken) = mpsc::channel();
+    let ending = Arc::clone(over);
+    let watch = move || {
+        while taken.recv().is_ok() {
+            if taken.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
+                ending.end();
+                return;
+            }
+        }
+    };
+    let thread = thread::Builder::new().name("job-clock-patience".to_owned());
+    if thread.spawn(watch).is_err() {
+        // Rather no patience than a wait without an end.
+        over.end();
+    }
+    turns
+}
+
+impl Over {
+    fn end(&self) {
+        self.flag.store(true, Ordering::SeqCst);
+        self.notify.notify_one();
+    }
+}

@@ -1,0 +1,11 @@
+//! The clocks: what they show, whom they wake and when.
+
+mod auto;
+#[cfg(feature = "es-entity")]
+mod es_entity;
+mod global;
+mod manual;
+mod participants;
+mod real;
+mod support;
+mod timeouts;
