@@ -4,9 +4,11 @@
 
 mod bad_input;
 mod engine_purity;
+mod json_schema;
 mod outage;
 mod postgres;
 mod processes;
 mod scenarios;
 mod seed_api;
 mod support;
+mod tracing;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use job::error::JobError;
 use job::{
     CurrentJob, JobCompletion, JobId, JobPollerConfig, JobState, JobSvcConfig, Jobs, RetrySettings,
+    Sqlite,
 };
 use job_engine::store::NewJob;
 use job_engine::{Due, Payload};
@@ -21,6 +22,7 @@ use sqlx::{Executor, PgPool};
 use crate::support::{TestDatabase, TestInitializer, ended, eventually, history};
 
 const DATABASE: &str = "JOB_TEST_WORKER_DATABASE";
+const FILE: &str = "JOB_TEST_WORKER_FILE";
 const LEASE: Duration = Duration::from_secs(2);
 
 /// A process that runs jobs; killed when it is dropped.
@@ -28,10 +30,14 @@ struct Worker(Child);
 
 impl Worker {
     fn start(database: &TestDatabase) -> Self {
+        Self::start_with(DATABASE, &database.url())
+    }
+
+    fn start_with(variable: &str, value: &str) -> Self {
         let this = std::env::current_exe().expect("the test binary has a path");
         let child = Command::new(this)
             .args(["processes::a_worker_process", "--exact", "--nocapture"])
-            .env(DATABASE, database.url())
+            .env(variable, value)
             .stdout(Stdio::null())
             .spawn();
         Self(child.expect("the test binary can be started"))
@@ -53,6 +59,12 @@ impl Drop for Worker {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_process() {
+    if let Ok(path) = std::env::var(FILE) {
+        let mut jobs = service_on_file(path.as_ref()).await;
+        jobs.add_initializer(TestInitializer::new("ledger", enter_on_file));
+        jobs.start_poll().await.unwrap();
+        std::future::pending::<()>().await;
+    }
     if let Ok(url) = std::env::var(DATABASE) {
         let mut jobs = service(&url).await;
         start(&mut jobs).await;
@@ -121,6 +133,27 @@ async fn pass_the_gate(mut job: CurrentJob, _: Value) -> Result<JobCompletion, S
     insert(&mut *transaction, &job, "completed")
         .await
         .map_err(told)?;
+    Ok(JobCompletion::CompleteWithTx(transaction))
+}
+
+async fn service_on_file(path: &std::path::Path) -> Jobs<Sqlite> {
+    let poller = JobPollerConfig {
+        job_lost_interval: LEASE,
+        ..JobPollerConfig::default()
+    };
+    let config = JobSvcConfig::sqlite().path(path).poller_config(poller);
+    Jobs::init(config.build().unwrap()).await.unwrap()
+}
+
+async fn enter_on_file(job: CurrentJob<Sqlite>, _: Value) -> Result<JobCompletion<Sqlite>, String> {
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    let entered = async {
+        let mut transaction = job.pool().begin_with("BEGIN IMMEDIATE").await?;
+        let insert = sqlx::query("INSERT INTO ledger (job) VALUES ($1)").bind(*job.id());
+        insert.execute(&mut *transaction).await?;
+        Ok::<_, sqlx::Error>(transaction)
+    };
+    let transaction = entered.await.map_err(|error| error.to_string())?;
     Ok(JobCompletion::CompleteWithTx(transaction))
 }
 
@@ -223,6 +256,51 @@ async fn a_process_that_is_killed_amid_a_thousand_jobs_loses_none() {
         .unwrap();
     assert_eq!(entries.len(), ids.len());
     assert_eq!(BTreeSet::from_iter(entries), BTreeSet::from_iter(ids));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_on_sqlite_that_is_killed_again_and_again_loses_no_job() {
+    const JOBS: i64 = 1_000;
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("jobs.db");
+    let mut jobs = service_on_file(&path).await;
+    jobs.pool()
+        .execute("CREATE TABLE ledger (job blob)")
+        .await
+        .unwrap();
+    let spawner = jobs.add_initializer(TestInitializer::new("ledger", enter_on_file));
+    let mut transaction = jobs.pool().begin_with("BEGIN IMMEDIATE").await.unwrap();
+    let ids: Vec<JobId> = (0..JOBS).map(|_| JobId::new()).collect();
+    for id in &ids {
+        spawner
+            .spawn_in_op(&mut transaction, *id, Value::Null)
+            .await
+            .unwrap();
+    }
+    transaction.commit().await.unwrap();
+    let entries = async || {
+        let entries = sqlx::query_scalar::<_, i64>("SELECT count(*) FROM ledger");
+        entries.fetch_one(jobs.pool()).await.unwrap()
+    };
+    for share in 1..=3 {
+        let _killed = Worker::start_with(FILE, path.to_str().unwrap());
+        eventually("a fifth of the work is done", async || {
+            (entries().await >= share * JOBS / 5).then_some(())
+        })
+        .await;
+    }
+    let _last = Worker::start_with(FILE, path.to_str().unwrap());
+    for id in &ids {
+        let job = ended(&jobs, *id).await;
+        assert_eq!(job.state(), JobState::Completed, "{:?}", history(&job));
+    }
+    assert_eq!(entries().await, JOBS);
+    let distinct = "SELECT count(DISTINCT job) FROM ledger";
+    let distinct: i64 = sqlx::query_scalar(distinct)
+        .fetch_one(jobs.pool())
+        .await
+        .unwrap();
+    assert_eq!(distinct, JOBS);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

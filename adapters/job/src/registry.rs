@@ -17,7 +17,7 @@ use tracing::{Instrument, Span, field, info_span};
 
 use crate::backend::{Backend, CallerTransaction};
 use crate::core::Core;
-use crate::error::chain;
+use crate::error::{JobError, chain};
 use crate::{
     CurrentJob, Job, JobCompletion, JobInitializer, JobRunner, JobSpawner, JobType, RetrySettings,
     trace,
@@ -143,38 +143,50 @@ impl<B: Backend> Inner<B> {
     async fn run(&self, job: ClaimedJob, signal: StopSignal) -> Ended {
         let (run, attempt) = (job.run, job.attempt);
         let job_type = JobType::from(job.job_type.clone());
-        let Some(registered) = self.registry.types.get(&job_type) else {
-            return failed(&format!("no initializer is registered for `{job_type}`"));
-        };
-        let result = match self.init(registered, &job) {
-            Ok(runner) => {
-                let current = CurrentJob::new(Arc::clone(&self.core), job, signal);
-                // The user's error need not be Send, so it becomes a text
-                // before anything else is awaited.
-                let result = runner.run(current).await;
-                result.map_err(|error| chain(&*error))
+        let (retry, result) = match self.registry.types.get(&job_type) {
+            Some(registered) => {
+                let result = self.perform(registered, job, signal).await;
+                (registered.retry.clone(), result)
             }
-            Err(error) => Err(error),
+            None => {
+                let error = JobError::NoInitializer(job_type);
+                (RetrySettings::default(), Err(error))
+            }
         };
         match result {
             Ok(completion) => self.conclude(run, completion).await,
-            Err(message) => {
-                record_failure(&registered.retry, attempt, &message);
+            Err(error) => {
+                let message = match error {
+                    // The history is that of the job: it says the rest.
+                    JobError::RunnerFailed { source, .. } => source.to_string(),
+                    error => error.to_string(),
+                };
+                record_failure(&retry, attempt, &message);
                 failed(&message)
             }
         }
     }
 
-    fn init(
+    async fn perform(
         &self,
         registered: &Registered<B>,
-        job: &ClaimedJob,
-    ) -> Result<Box<dyn JobRunner<B>>, String> {
-        let seen = Job::from_claim(job, self.core.clock().timestamp());
+        job: ClaimedJob,
+        signal: StopSignal,
+    ) -> Result<JobCompletion<B>, JobError> {
+        let job_type = JobType::from(job.job_type.clone());
+        let seen = Job::from_claim(&job, self.core.clock().timestamp());
+        // Errors of the user need not be Send, so they become texts before
+        // anything else is awaited.
         let runner = registered.init.init_runner(&self.core, &seen);
-        runner.map_err(|error| {
-            let (job_type, cause) = (&job.job_type, chain(&*error));
-            format!("the initializer of the job type `{job_type}` failed: {cause}")
+        let runner = runner.map_err(|error| JobError::InitializerFailed {
+            job_type: job_type.clone(),
+            source: chain(&*error).into(),
+        })?;
+        let current = CurrentJob::new(Arc::clone(&self.core), job, signal);
+        let result = runner.run(current).await;
+        result.map_err(|error| JobError::RunnerFailed {
+            job_type,
+            source: chain(&*error).into(),
         })
     }
 

@@ -1,14 +1,17 @@
 //! The decisions of one polling process: a state machine without I/O.
 
+mod claiming;
 mod config;
 mod demand;
+mod finishing;
 mod io;
 mod lane;
+mod leasing;
 mod runs;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
 
 pub use config::{TypeConfig, WorkerConfig};
@@ -16,18 +19,13 @@ pub use io::{Action, Ended, Input, Observation, OpId, StopReason};
 pub use lane::LaneKind;
 
 use crate::draw::{Entropy, Purpose};
-use crate::ids::{ClaimId, Run, WorkerId};
-use crate::lifecycle::RunEnd;
-use crate::limits::BATCH_LEN_MAX;
-use crate::retry::{Verdict, jitter};
-use crate::store::{
-    Claim, Claimed, Command, Finish, Heartbeat, Outcome, Quota, Reclaim, Reclaimed, Reply,
-    StoreError, Written,
-};
+use crate::ids::{Run, WorkerId};
+use crate::retry::jitter;
+use crate::store::{Claim, Command, Finish, Reply, StoreError};
 use crate::time::Timestamp;
 use demand::Demand;
 use lane::Lane;
-use runs::{RunPhase, Runs};
+use runs::Runs;
 
 /// What comes after the shutdown timeout: so long for the aborted runners to
 /// end and for their jobs to be put back.
@@ -246,109 +244,6 @@ impl Worker {
         }
     }
 
-    fn start_claim(&mut self) {
-        let executing = self.runs.executing();
-        // Runs whose end cannot be recorded hold no place, but there is a limit
-        // to how many of them may gather while the store is away.
-        let unsettled_max = self.config.jobs_max as usize + BATCH_LEN_MAX;
-        if executing >= self.config.jobs_min || self.runs.len() >= unsettled_max {
-            return;
-        }
-        let quotas = self.demand.plan(self.config.jobs_max - executing);
-        if quotas.is_empty() {
-            return;
-        }
-        self.claim_seq += 1;
-        let id = ClaimId {
-            worker: self.id,
-            seq: self.claim_seq,
-        };
-        self.send_claim(Claim {
-            id,
-            repeat: false,
-            quotas,
-            lease: self.config.lease,
-        });
-    }
-
-    /// The wait after a failed claim is over.
-    fn claim_again(&mut self, ClaimWork { mut claim, .. }: ClaimWork) {
-        if !claim.repeat {
-            // It certainly took nothing: a fresh one knows more.
-            return;
-        }
-        if self.phase != Phase::Running {
-            // Only to find out what it took, and put that back.
-            claim.quotas.clear();
-        }
-        self.send_claim(claim);
-    }
-
-    fn send_claim(&mut self, claim: Claim) {
-        let op = self.execute(Command::Claim(claim.clone()));
-        let sent_at = self.now;
-        self.claim.start(op, ClaimWork { claim, sent_at });
-    }
-
-    fn start_finish(&mut self) {
-        let len_max = if self.finishes_alone > 0 {
-            self.finishes_alone -= 1;
-            1
-        } else {
-            BATCH_LEN_MAX
-        };
-        let len = self.finishes.len().min(len_max);
-        if len > 0 {
-            let batch = self.finishes.drain(..len).collect();
-            self.send_finishes(batch);
-        }
-    }
-
-    fn send_finishes(&mut self, finishes: Vec<Finish>) {
-        let op = self.execute(Command::Finish(finishes.clone()));
-        self.finish.start(op, finishes);
-    }
-
-    fn start_heartbeat(&mut self) {
-        let quarter = self.config.lease / 4;
-        match self.heartbeat_at {
-            None if self.runs.len() > 0 => {
-                self.heartbeat_at = Some(self.after(Period::Heartbeat, quarter));
-            }
-            Some(at) if at <= self.now => {
-                let mut runs: Vec<Run> = self.runs.leased().collect();
-                if runs.is_empty() {
-                    self.heartbeat_at = None;
-                    return;
-                }
-                // More than a batch can only be runs that wait for a store that
-                // is away; they are renewed in turn, the oldest claims first.
-                runs.truncate(BATCH_LEN_MAX);
-                let op = self.execute(Command::Heartbeat(Heartbeat {
-                    runs: runs.clone(),
-                    lease: self.config.lease,
-                }));
-                let sent_at = self.now;
-                self.heartbeat.start(op, HeartbeatWork { runs, sent_at });
-                self.heartbeat_at = Some(self.after(Period::Heartbeat, quarter));
-            }
-            _ => {}
-        }
-    }
-
-    fn start_reclaim(&mut self) {
-        self.reclaim_at = self.after(Period::Reclaim, self.config.lease / 2);
-        let policies: Vec<_> = self.config.types.iter().map(TypeConfig::policy).collect();
-        if policies.is_empty() {
-            return;
-        }
-        let op = self.execute(Command::Reclaim(Reclaim {
-            policies,
-            jobs_max: BATCH_LEN_MAX as u32,
-        }));
-        self.reclaim.start(op, ());
-    }
-
     fn execute(&mut self, command: Command) -> OpId {
         self.ops += 1;
         let op = OpId(self.ops);
@@ -396,221 +291,6 @@ impl Worker {
                 }
             }
         }
-    }
-
-    fn claimed(&mut self, work: ClaimWork, claimed: Claimed) {
-        self.claim.succeeded();
-        let found_again = work.claim.repeat && !claimed.jobs.is_empty();
-        if found_again {
-            // It says nothing about what else is due.
-            self.want_again(&work.claim.quotas);
-        } else {
-            self.demand.learn(self.now, &work.claim.quotas, &claimed);
-        }
-        for job in claimed.jobs {
-            if self.runs.contains(job.run) {
-                continue;
-            }
-            self.runs.insert(work.sent_at, &job);
-            if self.phase == Phase::Running {
-                self.actions.push_back(Action::Start(job));
-            } else {
-                self.settle(job.run, Outcome::Released);
-            }
-        }
-    }
-
-    fn claim_failed(&mut self, work: ClaimWork, error: StoreError) {
-        let mut work = work;
-        match error {
-            StoreError::Unknown(_) => work.claim.repeat = true,
-            StoreError::Failed(_) | StoreError::Rejected(_) => {
-                // A repeat that failed is still a repeat.
-                self.want_again(&work.claim.quotas);
-            }
-        }
-        if self.phase != Phase::Running && !work.claim.repeat {
-            return;
-        }
-        let wait = self
-            .claim
-            .wait(self.now, work, Duration::MAX, &mut self.entropy);
-        self.observe_failure(LaneKind::Claim, error, wait);
-    }
-
-    fn want_again(&mut self, quotas: &[Quota]) {
-        for quota in quotas {
-            self.demand.want(&quota.job_type);
-        }
-    }
-
-    fn finished(&mut self, batch: Vec<Finish>, written: &[Written]) {
-        self.finish.succeeded();
-        let mut announce = BTreeSet::new();
-        for (finish, written) in batch.into_iter().zip(written) {
-            let job_type = self
-                .runs
-                .get(finish.run)
-                .map(|state| state.job_type.clone());
-            self.runs.remove(finish.run);
-            let Some(job_type) = job_type else { continue };
-            match (written, finish.outcome) {
-                (Written::Stale, _) => {
-                    let run = finish.run;
-                    self.observe(Observation::RunLost { run, job_type });
-                }
-                (Written::Applied, Outcome::Released) => {
-                    announce.insert(job_type);
-                }
-                (Written::Applied, Outcome::Rescheduled { .. } | Outcome::Retried { .. }) => {
-                    // When it is due is the store's business: the claim that
-                    // follows brings it along.
-                    self.demand.want(&job_type);
-                }
-                (Written::Applied, Outcome::Completed | Outcome::Errored { .. }) => {}
-            }
-        }
-        if !announce.is_empty() {
-            self.actions.push_back(Action::Announce(announce));
-        }
-    }
-
-    fn finish_failed(&mut self, batch: Vec<Finish>, error: StoreError) {
-        match error {
-            StoreError::Rejected(_) if batch.len() > 1 => {
-                self.finishes_alone = batch.len();
-                for finish in batch.into_iter().rev() {
-                    self.finishes.push_front(finish);
-                }
-            }
-            StoreError::Rejected(_) => {
-                for Finish { run, .. } in batch {
-                    self.runs.remove(run);
-                    let error = error.clone();
-                    self.observe(Observation::FinishRefused { run, error });
-                }
-            }
-            StoreError::Failed(_) | StoreError::Unknown(_) => {
-                let wait = self
-                    .finish
-                    .wait(self.now, batch, Duration::MAX, &mut self.entropy);
-                self.observe_failure(LaneKind::Finish, error, wait);
-            }
-        }
-    }
-
-    fn heartbeat_done(&mut self, work: HeartbeatWork, written: &[Written]) {
-        self.heartbeat.succeeded();
-        for (run, written) in work.runs.into_iter().zip(written) {
-            match written {
-                Written::Applied => self.runs.renewed(run, work.sent_at),
-                Written::Stale => {
-                    let abort_at = self.now.saturating_add(self.config.shutdown_timeout);
-                    if self.runs.lost(run, abort_at) {
-                        self.stop_run(run, StopReason::LeaseLost);
-                    }
-                }
-            }
-        }
-    }
-
-    fn reclaimed(&mut self, reclaimed: Vec<Reclaimed>) {
-        self.reclaim.succeeded();
-        if reclaimed.len() >= BATCH_LEN_MAX {
-            self.reclaim_at = self.now;
-        }
-        let mut announce = BTreeSet::new();
-        for reclaimed in reclaimed {
-            if reclaimed.end == RunEnd::Lost {
-                self.demand.want(&reclaimed.job_type);
-                announce.insert(reclaimed.job_type.clone());
-            }
-            self.observe(Observation::Reclaimed(reclaimed));
-        }
-        if !announce.is_empty() {
-            self.actions.push_back(Action::Announce(announce));
-        }
-    }
-
-    fn run_ended(&mut self, run: Run, ended: Ended) {
-        let Some(state) = self.runs.get(run) else {
-            return;
-        };
-        if state.phase == RunPhase::Finishing {
-            return;
-        }
-        let (job_type, attempt) = (state.job_type.clone(), state.attempt);
-        // A heartbeat that crossed the caller's commit found the run over, too.
-        if state.lost && !matches!(ended, Ended::Settled(_)) {
-            self.runs.remove(run);
-            self.observe(Observation::RunLost { run, job_type });
-            return;
-        }
-        let ran = state.age(self.now);
-        match ended {
-            Ended::Completed => self.conclude(run, Outcome::Completed, false),
-            Ended::Rescheduled(due) => self.conclude(run, Outcome::Rescheduled { due }, false),
-            Ended::Aborted => self.conclude(run, Outcome::Released, false),
-            Ended::Failed(error) => {
-                let draw = self.entropy.draw(Purpose::Backoff(run));
-                let settings = self.config.types.iter().find(|t| t.job_type == job_type);
-                let retry = &settings.expect("only known types are claimed").retry;
-                let warning = retry.is_warning(attempt);
-                match retry.after_failure(attempt, ran, draw) {
-                    Verdict::Retry { delay, attempt } => {
-                        let outcome = Outcome::Retried {
-                            delay,
-                            attempt,
-                            error,
-                        };
-                        self.conclude(run, outcome, warning);
-                    }
-                    Verdict::GiveUp => self.conclude(run, Outcome::Errored { error }, false),
-                }
-            }
-            Ended::Settled(end) => {
-                self.runs.remove(run);
-                if !end.is_final() {
-                    self.demand.want(&job_type);
-                }
-                self.observe(Observation::RunEnded {
-                    run,
-                    job_type,
-                    attempt,
-                    end,
-                    error: None,
-                    retry_in: None,
-                    warning: false,
-                });
-            }
-            Ended::LeaseLost => {
-                self.runs.remove(run);
-                self.observe(Observation::RunLost { run, job_type });
-            }
-        }
-    }
-
-    fn conclude(&mut self, run: Run, outcome: Outcome, warning: bool) {
-        let state = self.runs.get(run).expect("the caller knows the run");
-        let observation = Observation::RunEnded {
-            run,
-            job_type: state.job_type.clone(),
-            attempt: state.attempt,
-            end: outcome.end(),
-            error: outcome.error().cloned(),
-            retry_in: match outcome {
-                Outcome::Retried { delay, .. } => Some(delay),
-                _ => None,
-            },
-            warning,
-        };
-        self.observe(observation);
-        self.settle(run, outcome);
-    }
-
-    fn settle(&mut self, run: Run, outcome: Outcome) {
-        self.runs.finishing(run);
-        self.finishes.push_back(Finish { run, outcome });
     }
 
     fn shutdown_requested(&mut self) {

@@ -4,11 +4,11 @@ use super::*;
 use crate::JobType;
 use crate::RetrySettings;
 use crate::history::Snapshot;
-use crate::ids::{Fence, JobId};
-use crate::lifecycle::State;
+use crate::ids::{ClaimId, Fence, JobId};
+use crate::lifecycle::{RunEnd, State};
 use crate::model::ModelStore;
 use crate::payload::{ErrorText, Payload};
-use crate::store::{ClaimedJob, NewJob, Rejection};
+use crate::store::{ClaimedJob, NewJob, Outcome, Quota, Reclaim, Rejection};
 use crate::time::Due;
 
 const TYPE: JobType = JobType::new("mail");

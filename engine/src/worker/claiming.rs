@@ -1,0 +1,102 @@
+//! Taking jobs, and starting them.
+
+use std::time::Duration;
+
+use super::io::Action;
+use super::{ClaimWork, Phase, Worker};
+use crate::ids::ClaimId;
+use crate::limits::BATCH_LEN_MAX;
+use crate::store::{Claim, Claimed, Command, Outcome, Quota, StoreError};
+use crate::worker::LaneKind;
+
+impl Worker {
+    pub(super) fn start_claim(&mut self) {
+        let executing = self.runs.executing();
+        // Runs whose end cannot be recorded hold no place, but there is a limit
+        // to how many of them may gather while the store is away.
+        let unsettled_max = self.config.jobs_max as usize + BATCH_LEN_MAX;
+        if executing >= self.config.jobs_min || self.runs.len() >= unsettled_max {
+            return;
+        }
+        let quotas = self.demand.plan(self.config.jobs_max - executing);
+        if quotas.is_empty() {
+            return;
+        }
+        self.claim_seq += 1;
+        let id = ClaimId {
+            worker: self.id,
+            seq: self.claim_seq,
+        };
+        self.send_claim(Claim {
+            id,
+            repeat: false,
+            quotas,
+            lease: self.config.lease,
+        });
+    }
+
+    /// The wait after a failed claim is over.
+    pub(super) fn claim_again(&mut self, ClaimWork { mut claim, .. }: ClaimWork) {
+        if !claim.repeat {
+            // It certainly took nothing: a fresh one knows more.
+            return;
+        }
+        if self.phase != Phase::Running {
+            // Only to find out what it took, and put that back.
+            claim.quotas.clear();
+        }
+        self.send_claim(claim);
+    }
+
+    pub(super) fn send_claim(&mut self, claim: Claim) {
+        let op = self.execute(Command::Claim(claim.clone()));
+        let sent_at = self.now;
+        self.claim.start(op, ClaimWork { claim, sent_at });
+    }
+
+    pub(super) fn claimed(&mut self, work: ClaimWork, claimed: Claimed) {
+        self.claim.succeeded();
+        let found_again = work.claim.repeat && !claimed.jobs.is_empty();
+        if found_again {
+            // It says nothing about what else is due.
+            self.want_again(&work.claim.quotas);
+        } else {
+            self.demand.learn(self.now, &work.claim.quotas, &claimed);
+        }
+        for job in claimed.jobs {
+            if self.runs.contains(job.run) {
+                continue;
+            }
+            self.runs.insert(work.sent_at, &job);
+            if self.phase == Phase::Running {
+                self.actions.push_back(Action::Start(job));
+            } else {
+                self.settle(job.run, Outcome::Released);
+            }
+        }
+    }
+
+    pub(super) fn claim_failed(&mut self, work: ClaimWork, error: StoreError) {
+        let mut work = work;
+        match error {
+            StoreError::Unknown(_) => work.claim.repeat = true,
+            StoreError::Failed(_) | StoreError::Rejected(_) => {
+                // A repeat that failed is still a repeat.
+                self.want_again(&work.claim.quotas);
+            }
+        }
+        if self.phase != Phase::Running && !work.claim.repeat {
+            return;
+        }
+        let wait = self
+            .claim
+            .wait(self.now, work, Duration::MAX, &mut self.entropy);
+        self.observe_failure(LaneKind::Claim, error, wait);
+    }
+
+    pub(super) fn want_again(&mut self, quotas: &[Quota]) {
+        for quota in quotas {
+            self.demand.want(&quota.job_type);
+        }
+    }
+}

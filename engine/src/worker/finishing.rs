@@ -1,0 +1,171 @@
+//! Ends of runs: what they mean, and getting them recorded.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::Worker;
+use super::io::{Action, Ended, Observation};
+use super::runs::RunPhase;
+use crate::draw::Purpose;
+use crate::ids::Run;
+use crate::limits::BATCH_LEN_MAX;
+use crate::retry::Verdict;
+use crate::store::{Command, Finish, Outcome, StoreError, Written};
+use crate::worker::LaneKind;
+
+impl Worker {
+    pub(super) fn start_finish(&mut self) {
+        let len_max = if self.finishes_alone > 0 {
+            self.finishes_alone -= 1;
+            1
+        } else {
+            BATCH_LEN_MAX
+        };
+        let len = self.finishes.len().min(len_max);
+        if len > 0 {
+            let batch = self.finishes.drain(..len).collect();
+            self.send_finishes(batch);
+        }
+    }
+
+    pub(super) fn send_finishes(&mut self, finishes: Vec<Finish>) {
+        let op = self.execute(Command::Finish(finishes.clone()));
+        self.finish.start(op, finishes);
+    }
+
+    pub(super) fn finished(&mut self, batch: Vec<Finish>, written: &[Written]) {
+        self.finish.succeeded();
+        let mut announce = BTreeSet::new();
+        for (finish, written) in batch.into_iter().zip(written) {
+            let job_type = self
+                .runs
+                .get(finish.run)
+                .map(|state| state.job_type.clone());
+            self.runs.remove(finish.run);
+            let Some(job_type) = job_type else { continue };
+            match (written, finish.outcome) {
+                (Written::Stale, _) => {
+                    let run = finish.run;
+                    self.observe(Observation::RunLost { run, job_type });
+                }
+                (Written::Applied, Outcome::Released) => {
+                    announce.insert(job_type);
+                }
+                (Written::Applied, Outcome::Rescheduled { .. } | Outcome::Retried { .. }) => {
+                    // When it is due is the store's business: the claim that
+                    // follows brings it along.
+                    self.demand.want(&job_type);
+                }
+                (Written::Applied, Outcome::Completed | Outcome::Errored { .. }) => {}
+            }
+        }
+        if !announce.is_empty() {
+            self.actions.push_back(Action::Announce(announce));
+        }
+    }
+
+    pub(super) fn finish_failed(&mut self, batch: Vec<Finish>, error: StoreError) {
+        match error {
+            StoreError::Rejected(_) if batch.len() > 1 => {
+                self.finishes_alone = batch.len();
+                for finish in batch.into_iter().rev() {
+                    self.finishes.push_front(finish);
+                }
+            }
+            StoreError::Rejected(_) => {
+                for Finish { run, .. } in batch {
+                    self.runs.remove(run);
+                    let error = error.clone();
+                    self.observe(Observation::FinishRefused { run, error });
+                }
+            }
+            StoreError::Failed(_) | StoreError::Unknown(_) => {
+                let wait = self
+                    .finish
+                    .wait(self.now, batch, Duration::MAX, &mut self.entropy);
+                self.observe_failure(LaneKind::Finish, error, wait);
+            }
+        }
+    }
+
+    pub(super) fn run_ended(&mut self, run: Run, ended: Ended) {
+        let Some(state) = self.runs.get(run) else {
+            return;
+        };
+        if state.phase == RunPhase::Finishing {
+            return;
+        }
+        let (job_type, attempt) = (state.job_type.clone(), state.attempt);
+        // A heartbeat that crossed the caller's commit found the run over, too.
+        if state.lost && !matches!(ended, Ended::Settled(_)) {
+            self.runs.remove(run);
+            self.observe(Observation::RunLost { run, job_type });
+            return;
+        }
+        let ran = state.age(self.now);
+        match ended {
+            Ended::Completed => self.conclude(run, Outcome::Completed, false),
+            Ended::Rescheduled(due) => self.conclude(run, Outcome::Rescheduled { due }, false),
+            Ended::Aborted => self.conclude(run, Outcome::Released, false),
+            Ended::Failed(error) => {
+                let draw = self.entropy.draw(Purpose::Backoff(run));
+                let settings = self.config.types.iter().find(|t| t.job_type == job_type);
+                let retry = &settings.expect("only known types are claimed").retry;
+                let warning = retry.is_warning(attempt);
+                match retry.after_failure(attempt, ran, draw) {
+                    Verdict::Retry { delay, attempt } => {
+                        let outcome = Outcome::Retried {
+                            delay,
+                            attempt,
+                            error,
+                        };
+                        self.conclude(run, outcome, warning);
+                    }
+                    Verdict::GiveUp => self.conclude(run, Outcome::Errored { error }, false),
+                }
+            }
+            Ended::Settled(end) => {
+                self.runs.remove(run);
+                if !end.is_final() {
+                    self.demand.want(&job_type);
+                }
+                self.observe(Observation::RunEnded {
+                    run,
+                    job_type,
+                    attempt,
+                    end,
+                    error: None,
+                    retry_in: None,
+                    warning: false,
+                });
+            }
+            Ended::LeaseLost => {
+                self.runs.remove(run);
+                self.observe(Observation::RunLost { run, job_type });
+            }
+        }
+    }
+
+    pub(super) fn conclude(&mut self, run: Run, outcome: Outcome, warning: bool) {
+        let state = self.runs.get(run).expect("the caller knows the run");
+        let observation = Observation::RunEnded {
+            run,
+            job_type: state.job_type.clone(),
+            attempt: state.attempt,
+            end: outcome.end(),
+            error: outcome.error().cloned(),
+            retry_in: match outcome {
+                Outcome::Retried { delay, .. } => Some(delay),
+                _ => None,
+            },
+            warning,
+        };
+        self.observe(observation);
+        self.settle(run, outcome);
+    }
+
+    pub(super) fn settle(&mut self, run: Run, outcome: Outcome) {
+        self.runs.finishing(run);
+        self.finishes.push_back(Finish { run, outcome });
+    }
+}

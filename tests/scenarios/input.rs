@@ -1,0 +1,234 @@
+//! Odd, large and wrong input.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use chrono::Utc;
+use job::error::JobError;
+use job::{JobCompletion, JobId, JobPollerConfig, JobState, Jobs, RetrySettings};
+use serde_json::{Value, json};
+
+use super::{at_once, service};
+use crate::support::{TestBackend, TestInitializer, ended, eventually};
+
+pub(super) async fn a_duplicate_id_is_refused_and_changes_nothing<B: TestBackend>() {
+    let place = B::place().await;
+    let mut jobs = service::<B>(&place).await;
+    let spawner = jobs.add_initializer(TestInitializer::completing("once"));
+    let id = JobId::new();
+    spawner.spawn(id, json!("first")).await.unwrap();
+    let again = spawner.spawn(id, json!("second")).await;
+    assert!(
+        matches!(again, Err(JobError::DuplicateId(of)) if of == id),
+        "{again:?}"
+    );
+    let job = jobs.find(id).await.unwrap();
+    assert_eq!(job.config::<String>().unwrap(), "first");
+    // In a transaction, too, which goes on.
+    let mut transaction = B::begin(jobs.pool()).await;
+    let again = spawner
+        .spawn_in_op(&mut transaction, id, json!("third"))
+        .await;
+    assert!(matches!(again, Err(JobError::DuplicateId(_))), "{again:?}");
+    let other = JobId::new();
+    spawner
+        .spawn_in_op(&mut transaction, other, json!("fourth"))
+        .await
+        .unwrap();
+    job::backend::CallerTransaction::<B>::commit(transaction)
+        .await
+        .unwrap();
+    jobs.find(other).await.unwrap();
+}
+
+pub(super) async fn the_past_is_now_and_the_far_future_is_pending<B: TestBackend>() {
+    let place = B::place().await;
+    let mut jobs = service::<B>(&place).await;
+    let spawner = jobs.add_initializer(TestInitializer::completing("timely"));
+    jobs.start_poll().await.unwrap();
+    let (past, future) = (JobId::new(), JobId::new());
+    let far = chrono::DateTime::<Utc>::MAX_UTC;
+    spawner.spawn_at(future, Value::Null, far).await.unwrap();
+    let long_ago = chrono::DateTime::<Utc>::MIN_UTC;
+    spawner.spawn_at(past, Value::Null, long_ago).await.unwrap();
+    ended(&jobs, past).await;
+    let job = jobs.find(future).await.unwrap();
+    assert_eq!(job.state(), JobState::Pending);
+    assert!(job.due_at().unwrap().to_rfc3339().starts_with("9999-12-31"));
+}
+
+pub(super) async fn a_large_config_and_nul_characters_come_back_whole<B: TestBackend>() {
+    let place = B::place().await;
+    let mut jobs = service::<B>(&place).await;
+    let same = Arc::new(AtomicBool::new(false));
+    let tell = Arc::clone(&same);
+    let config = json!({"big": "x".repeat(10 << 20), "nul": "a\0b", "text": "\u{1f980}"});
+    let expected = config.clone();
+    let initializer = TestInitializer::new("large", move |mut job, config| {
+        let tell = Arc::clone(&tell);
+        let same = config == expected;
+        async move {
+            job.update_execution_state(&config).await.unwrap();
+            let kept = job.execution_state::<Value>().unwrap();
+            tell.store(same && kept == Some(config), Ordering::SeqCst);
+            Ok(JobCompletion::Complete)
+        }
+    });
+    let spawner = jobs.add_initializer(initializer);
+    jobs.start_poll().await.unwrap();
+    let id = JobId::new();
+    spawner.spawn(id, config).await.unwrap();
+    ended(&jobs, id).await;
+    assert!(same.load(Ordering::SeqCst));
+    // There is a limit, and it is told.
+    let beyond = json!("x".repeat(65 << 20));
+    let refused = spawner.spawn(JobId::new(), beyond).await.unwrap_err();
+    assert!(matches!(refused, JobError::Rejected(_)));
+    assert!(
+        refused.to_string().contains("at most 67108864 are allowed"),
+        "{refused}"
+    );
+}
+
+pub(super) async fn a_config_that_does_not_decode_ends_by_the_retry_settings<B: TestBackend>() {
+    let place = B::place().await;
+    let mut jobs = service::<B>(&place).await;
+    let spawner = jobs.add_initializer(typed::Typed);
+    jobs.start_poll().await.unwrap();
+    let id = JobId::new();
+    spawner
+        .spawn(id, typed::Config::Text("seven".to_owned()))
+        .await
+        .unwrap();
+    let job = ended(&jobs, id).await;
+    assert_eq!((job.state(), job.attempt()), (JobState::Errored, 2));
+    let error = job.last_error().unwrap();
+    assert!(
+        error.contains("job type `typed` failed: invalid type: string"),
+        "{error}"
+    );
+}
+
+mod typed {
+    //! A type whose config was written by an older version of the program.
+
+    use super::*;
+    use job::{Job, JobInitializer, JobRunner, JobSpawner, JobType};
+
+    #[derive(serde::Serialize, serde::Deserialize)]
+    #[serde(untagged)]
+    pub enum Config {
+        Text(String),
+    }
+
+    pub struct Typed;
+
+    impl<B: TestBackend> JobInitializer<B> for Typed {
+        type Config = Config;
+
+        fn job_type(&self) -> JobType {
+            JobType::new("typed")
+        }
+
+        fn retry_on_error_settings(&self) -> RetrySettings {
+            at_once(2)
+        }
+
+        fn init(
+            &self,
+            job: &Job,
+            _: JobSpawner<Config, B>,
+        ) -> Result<Box<dyn JobRunner<B>>, Box<dyn std::error::Error>> {
+            let number: u32 = job.config()?;
+            Err(format!("nobody expects {number}").into())
+        }
+    }
+}
+
+pub(super) async fn an_initializer_that_panics_counts_as_an_error<B: TestBackend>() {
+    let place = B::place().await;
+    let mut jobs = service::<B>(&place).await;
+    let spawner = jobs.add_initializer(panicking::Panicking);
+    jobs.start_poll().await.unwrap();
+    let id = JobId::new();
+    spawner.spawn(id, ()).await.unwrap();
+    let job = ended(&jobs, id).await;
+    assert_eq!(
+        job.last_error(),
+        Some("the runner panicked: no runner today")
+    );
+}
+
+mod panicking {
+    use super::*;
+    use job::{Job, JobInitializer, JobRunner, JobSpawner, JobType};
+
+    pub struct Panicking;
+
+    impl<B: TestBackend> JobInitializer<B> for Panicking {
+        type Config = ();
+
+        fn job_type(&self) -> JobType {
+            JobType::new("panicking")
+        }
+
+        fn retry_on_error_settings(&self) -> RetrySettings {
+            at_once(1)
+        }
+
+        fn init(
+            &self,
+            _: &Job,
+            _: JobSpawner<(), B>,
+        ) -> Result<Box<dyn JobRunner<B>>, Box<dyn std::error::Error>> {
+            panic!("no runner today")
+        }
+    }
+}
+
+pub(super) async fn absurd_settings_do_no_harm<B: TestBackend>() {
+    let place = B::place().await;
+    let poller = JobPollerConfig {
+        job_lost_interval: Duration::MAX,
+        max_jobs_per_process: usize::MAX,
+        min_jobs_per_process: 0,
+        shutdown_timeout: Duration::ZERO,
+    };
+    let config = B::on(&place)
+        .poller_config(poller)
+        .poll_interval(Duration::MAX);
+    let mut jobs = Jobs::init(config.build().unwrap()).await.unwrap();
+    let retry = RetrySettings {
+        n_attempts: Some(0),
+        n_warn_attempts: Some(u32::MAX),
+        min_backoff: Duration::MAX,
+        max_backoff: Duration::MAX,
+        backoff_jitter_pct: 255,
+        attempt_reset_after_backoff_multiples: u32::MAX,
+    };
+    let failing = || TestInitializer::new("failing", |_, _| async { Err("no".to_owned()) });
+    let once = jobs.add_initializer(failing().retry(retry.clone()));
+    let initializer = TestInitializer::new("patient", |job, _| async move {
+        match job.attempt() {
+            1 => Err("no".to_owned()),
+            _ => Ok(JobCompletion::RescheduleIn(Duration::MAX)),
+        }
+    });
+    let patient = jobs.add_initializer(initializer.retry(RetrySettings {
+        n_attempts: None,
+        ..retry
+    }));
+    jobs.start_poll().await.unwrap();
+    let (errored, waiting) = (JobId::new(), JobId::new());
+    once.spawn(errored, Value::Null).await.unwrap();
+    patient.spawn(waiting, Value::Null).await.unwrap();
+    assert_eq!(ended(&jobs, errored).await.attempt(), 1);
+    let job = eventually("the job waits", async || {
+        let job = jobs.find(waiting).await.unwrap();
+        (job.attempt() == 2).then_some(job)
+    })
+    .await;
+    assert!(job.due_at().unwrap().to_rfc3339().starts_with("9999-12-31"));
+    jobs.shutdown().await.unwrap();
+}
