@@ -218,7 +218,7 @@ impl<B: Backend> Jobs<B> {
     ///
     /// [`JobError::NotFound`] if there is none with this id, or an error of the
     /// store.
-    #[instrument(name = "job.find", skip(self), err)]
+    #[instrument(name = "job.find", skip(self))]
     pub async fn find(&self, id: JobId) -> Result<Job, JobError> {
         match self.core.execute(&Command::Find(id.into())).await? {
             Reply::Found(Some(snapshot)) => Ok(Job::from_snapshot(&snapshot)),

@@ -121,8 +121,7 @@ impl<Config: Serialize + Send + Sync, B: Backend> JobSpawner<Config, B> {
     #[instrument(
         name = "job_spawner.spawn",
         skip_all,
-        fields(job_id = %id, job_type = %self.job_type),
-        err
+        fields(job_id = %id, job_type = %self.job_type)
     )]
     async fn spawn_due(
         &self,
@@ -142,8 +141,7 @@ impl<Config: Serialize + Send + Sync, B: Backend> JobSpawner<Config, B> {
     #[instrument(
         name = "job_spawner.spawn",
         skip_all,
-        fields(job_id = %id, job_type = %self.job_type),
-        err
+        fields(job_id = %id, job_type = %self.job_type)
     )]
     async fn spawn_due_in(
         &self,

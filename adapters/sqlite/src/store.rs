@@ -55,8 +55,7 @@ impl SqliteStore {
     /// WAL mode and a busy timeout.
     pub fn new(pool: SqlitePool) -> Self {
         let options = pool.connect_options();
-        let in_memory = options.get_filename().to_string_lossy().contains("memory");
-        let writer = if in_memory {
+        let writer = if is_in_memory(options.get_filename()) {
             pool.clone()
         } else {
             only_connection(options.as_ref().clone())
@@ -118,6 +117,13 @@ impl Store for SqliteStore {
         transaction.commit().await.map_err(commit_failed)?;
         Ok(reply)
     }
+}
+
+/// Whether another connection with the same name would be another database, or
+/// one that is locked as a whole.
+fn is_in_memory(name: &Path) -> bool {
+    let name = name.to_string_lossy();
+    name == IN_MEMORY || name.starts_with("file:sqlx-in-memory") || name.contains("mode=memory")
 }
 
 /// A pool of one connection, which is never given up: in memory, it is the
