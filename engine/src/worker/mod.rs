@@ -31,9 +31,10 @@ use runs::Runs;
 /// end and for their jobs to be put back.
 pub const SETTLE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Jitter of the periodic timers, so that workers that were started together
-/// do not poll together.
-const PERIOD_JITTER_PCT: u8 = 10;
+/// A period ends up to this share of it early, at random, so that workers that
+/// were started together do not poll together. Never late: a lost job is found
+/// within one and a half times its lease.
+const PERIOD_JITTER: u32 = 10;
 
 /// The state machine of one worker.
 ///
@@ -356,15 +357,16 @@ impl Worker {
         self.poll_at = self.after(Period::Poll, interval);
     }
 
-    /// The end of a period that starts now, with jitter.
+    /// The end of a period that starts now, perhaps a little early.
     fn after(&mut self, timer: Period, period: Duration) -> Timestamp {
         self.periods += 1;
         let draw = self.entropy.draw(Purpose::Interval {
             timer: timer as u8,
             n: self.periods,
         });
-        let period = jitter(period, PERIOD_JITTER_PCT, draw);
-        self.now.saturating_add(period)
+        let early_max = period / PERIOD_JITTER;
+        let early = jitter(early_max / 2, 100, draw);
+        self.now.saturating_add(period.saturating_sub(early))
     }
 }
 

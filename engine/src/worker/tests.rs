@@ -155,6 +155,22 @@ impl Bench {
     }
 }
 
+/// A claim by a worker that is never heard of again.
+fn stolen_claim() -> Command {
+    Command::Claim(Claim {
+        id: ClaimId {
+            worker: WorkerId(uuid::Uuid::from_u128(99)),
+            seq: 1,
+        },
+        repeat: false,
+        quotas: vec![Quota {
+            job_type: TYPE,
+            jobs_max: 1,
+        }],
+        lease: LEASE,
+    })
+}
+
 fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
 }
@@ -376,23 +392,23 @@ fn a_runner_is_told_when_its_lease_could_not_be_renewed() {
 fn a_lost_job_is_taken_back_and_run_again_at_the_next_attempt() {
     let mut bench = Bench::new();
     let job = bench.spawn(1, Due::Now);
-    let claim = Command::Claim(Claim {
-        id: ClaimId {
-            worker: WorkerId(uuid::Uuid::from_u128(99)),
-            seq: 1,
-        },
-        repeat: false,
-        quotas: vec![Quota {
-            job_type: TYPE,
-            jobs_max: 1,
-        }],
-        lease: LEASE,
-    });
-    bench.model.apply(bench.now, &claim).unwrap();
+    bench.model.apply(bench.now, &stolen_claim()).unwrap();
     bench.pass(LEASE * 2);
     assert_eq!(bench.ends(job), [RunEnd::Lost]);
     assert_eq!(bench.started[0].attempt, 2);
     assert_eq!(bench.started[0].run.fence, Fence(2));
+}
+
+#[test]
+fn a_lost_job_is_found_within_one_and_a_half_times_its_lease() {
+    for seed in 0..200 {
+        let mut bench = Bench::new();
+        bench.worker.entropy = Entropy::from_seed([seed; 32]);
+        let job = bench.spawn(1, Due::Now);
+        bench.model.apply(bench.now, &stolen_claim()).unwrap();
+        bench.pass(LEASE * 3 / 2);
+        assert_eq!(bench.ends(job), [RunEnd::Lost], "seed {seed}");
+    }
 }
 
 #[test]
