@@ -5,6 +5,8 @@
 //! exactly what each of them does; a store is right when it gives the same
 //! replies.
 
+use std::collections::BTreeSet;
+use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -311,6 +313,18 @@ pub enum Rejection {
         /// The longest that is allowed.
         len_max: usize,
     },
+    /// A trace context holds a NUL, which not every database can keep.
+    #[error("the trace context of job {job} has a NUL character")]
+    Nul {
+        /// Of which job.
+        job: JobId,
+    },
+    /// A command names a run or a type twice.
+    #[error("the command names {what} twice")]
+    Twice {
+        /// Which.
+        what: String,
+    },
     /// Too many entries in one command.
     #[error("the command has {len} entries, at most {len_max} are allowed; split it")]
     TooMany {
@@ -358,17 +372,25 @@ impl Command {
             }
             Command::Claim(claim) => {
                 check_count(claim.quotas.len(), TYPES_MAX)?;
+                check_distinct(claim.quotas.iter().map(|quota| &quota.job_type))?;
                 let jobs = claim.quotas.iter().map(|quota| quota.jobs_max as usize);
                 check_count(jobs.fold(0, usize::saturating_add), BATCH_LEN_MAX)?;
                 claim.quotas.iter().try_for_each(|q| q.job_type.check())
             }
-            Command::Finish(finishes) => check_count(finishes.len(), BATCH_LEN_MAX),
-            Command::Heartbeat(heartbeat) => check_count(heartbeat.runs.len(), BATCH_LEN_MAX),
+            Command::Finish(finishes) => {
+                check_count(finishes.len(), BATCH_LEN_MAX)?;
+                check_distinct(finishes.iter().map(|finish| &finish.run))
+            }
+            Command::Heartbeat(heartbeat) => {
+                check_count(heartbeat.runs.len(), BATCH_LEN_MAX)?;
+                check_distinct(&heartbeat.runs)
+            }
             Command::Checkpoint(Checkpoint { run, state }) => {
                 check_len("execution state", run.job, state.as_str(), PAYLOAD_LEN_MAX)
             }
             Command::Reclaim(reclaim) => {
                 check_count(reclaim.policies.len(), TYPES_MAX)?;
+                check_distinct(reclaim.policies.iter().map(|policy| &policy.job_type))?;
                 check_count(reclaim.jobs_max as usize, BATCH_LEN_MAX)?;
                 reclaim.policies.iter().try_for_each(|p| p.job_type.check())
             }
@@ -382,6 +404,9 @@ impl NewJob {
         self.job_type.check()?;
         check_len("config", self.id, self.config.as_str(), PAYLOAD_LEN_MAX)?;
         let trace = self.trace.as_deref().unwrap_or_default();
+        if trace.contains('\0') {
+            return Err(Rejection::Nul { job: self.id });
+        }
         check_len("trace context", self.id, trace, TRACE_LEN_MAX)
     }
 }
@@ -425,6 +450,19 @@ pub enum AfterCrash {
     },
     /// Errored, for this reason.
     Abandon(&'static str),
+}
+
+fn check_distinct<'a, T: Ord + fmt::Display + 'a>(
+    items: impl IntoIterator<Item = &'a T>,
+) -> Result<(), Rejection> {
+    let mut seen = BTreeSet::new();
+    for item in items {
+        if !seen.insert(item) {
+            let what = item.to_string();
+            return Err(Rejection::Twice { what });
+        }
+    }
+    Ok(())
 }
 
 fn check_count(len: usize, len_max: usize) -> Result<(), Rejection> {

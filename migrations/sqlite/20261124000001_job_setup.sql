@@ -41,7 +41,8 @@ CREATE TABLE job_live (
 -- The claim reads a prefix of this for each type.
 CREATE INDEX job_live_pending ON job_live (job_type, due_at, id) WHERE state = 0;
 
--- Recovery and the replies to claims read this.
+-- Recovery and repeated claims read this. Without the end of the lease, which
+-- every heartbeat changes.
 CREATE INDEX job_live_running ON job_live (worker, claim_seq) WHERE state = 1;
 
 -- What has happened: one row for each run that ended. Only ever appended to.

@@ -41,8 +41,8 @@ WITH clock AS (
 ), next AS (
     SELECT
         *,
-        CASE WHEN healthy THEN 1 ELSE attempt::bigint + 1 END AS next_attempt,
-        CASE WHEN healthy THEN 1 ELSE crashes::bigint + 1 END AS next_crashes
+        CASE WHEN healthy THEN 1 ELSE least(attempt::bigint + 1, 2147483647) END AS next_attempt,
+        CASE WHEN healthy THEN 1 ELSE least(crashes::bigint + 1, 2147483647) END AS next_crashes
     FROM lapsed
 ), decided AS MATERIALIZED (
     SELECT
@@ -60,8 +60,8 @@ WITH clock AS (
     UPDATE /*schema*/job_live AS live
     SET state = 0,
         due_at = clock.now,
-        attempt = least(decided.next_attempt, 2147483647)::integer,
-        crashes = least(decided.next_crashes, 2147483647)::integer,
+        attempt = decided.next_attempt::integer,
+        crashes = decided.next_crashes::integer,
         worker = NULL,
         claim_seq = NULL,
         claimed_at = NULL,

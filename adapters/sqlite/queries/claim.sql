@@ -1,4 +1,4 @@
--- Takes due jobs of one type, the longest due first. Returns them in no order.
+-- Takes due jobs of one type, the longest due first. Returns them.
 --
 -- Invariant: SQLite has one writer, so a job is taken once. The cost depends on
 -- the quota, not on the backlog.

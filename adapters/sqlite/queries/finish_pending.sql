@@ -1,12 +1,13 @@
 -- Makes the jobs pending again whose run was not their last.
 --
--- Invariant: only the run that holds the current fence.
+-- Invariant: only the run that holds the current fence. The crashes in a row
+-- start again unless the run ended by one.
 -- Index: the primary key.
 UPDATE job_live AS live
 SET state = 0,
     due_at = input.value ->> 5,
     attempt = coalesce(input.value ->> 4, live.attempt),
-    crashes = 0,
+    crashes = input.value ->> 6,
     worker = NULL,
     claim_seq = NULL,
     claimed_at = NULL,

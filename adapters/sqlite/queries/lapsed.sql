@@ -2,7 +2,8 @@
 --
 -- Invariant: writes nothing; what follows from each is decided by the policy of
 -- its type and written in the same transaction.
--- Index: job_live_running, read whole; it holds no more than what runs.
+-- Index: job_live_running, read whole; it holds no more than what runs. It is
+-- named because the order by id tempts the planner to read all jobs instead.
 SELECT id, job_type, fence, attempt, crashes, claimed_at, lease_expires_at
 FROM job_live INDEXED BY job_live_running
 WHERE state = 1

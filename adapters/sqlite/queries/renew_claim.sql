@@ -1,5 +1,5 @@
 -- Renews the leases of the jobs that run by a claim whose reply was lost.
--- Returns them in no order.
+-- Returns them.
 --
 -- Invariant: changes only the ends of leases that this very claim granted.
 -- Index: job_live_running by (worker, claim_seq); job_specs by primary key.

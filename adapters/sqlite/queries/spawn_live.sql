@@ -1,6 +1,7 @@
 -- Makes the jobs pending that spawn.sql created.
 --
--- Invariant: a job is in job_specs and job_live, or in neither.
+-- Invariant: a job that is not over is in job_specs and in job_live, or in
+-- neither.
 -- Index: the primary key.
 INSERT INTO job_live (id, job_type, due_at)
 SELECT unhex(value ->> 0), value ->> 1, value ->> 2

@@ -14,29 +14,21 @@ pub(crate) async fn claim(
     now: Timestamp,
     claim: &Claim,
 ) -> Result<Reply, StoreError> {
+    let mut jobs = Vec::new();
     let mut next_due = Vec::new();
-    let mut rows = Vec::new();
     if claim.repeat {
-        rows = renew(connection, now, claim).await?;
+        jobs = renew(connection, now, claim).await?;
     }
-    if rows.is_empty() {
+    if jobs.is_empty() {
         for quota in &claim.quotas {
             let taken = take(connection, now, claim, quota).await?;
             if taken.len() < quota.jobs_max as usize {
-                let next = sqlx::query_scalar(sql::NEXT_DUE)
-                    .bind(quota.job_type.as_str())
-                    .bind(now.as_micros())
-                    .fetch_optional(&mut *connection)
-                    .await
-                    .map_err(failed)?;
-                let next = next.map(Timestamp::from_micros);
+                let next = next_due_of(connection, now, quota).await?;
                 next_due.extend(next.map(|at| (quota.job_type.clone(), at)));
             }
-            rows.extend(taken);
+            jobs.extend(taken);
         }
     }
-    let jobs: Result<Vec<_>, _> = rows.iter().map(claimed_job).collect();
-    let mut jobs = jobs?;
     jobs.sort_by_key(|job| (job.due_at, job.run.job));
     Ok(Reply::Claimed(Claimed {
         now,
@@ -45,33 +37,56 @@ pub(crate) async fn claim(
     }))
 }
 
+/// The jobs that run by this very claim, their leases renewed.
+async fn renew(
+    connection: &mut SqliteConnection,
+    now: Timestamp,
+    claim: &Claim,
+) -> Result<Vec<ClaimedJob>, StoreError> {
+    let renewed = sqlx::query(sql::RENEW_CLAIM)
+        .bind(claim.id.worker.0)
+        .bind(claim.id.seq)
+        .bind(now.saturating_add(claim.lease).as_micros())
+        .fetch_all(connection)
+        .await
+        .map_err(failed)?;
+    renewed.iter().map(claimed_job).collect()
+}
+
 async fn take(
     connection: &mut SqliteConnection,
     now: Timestamp,
     claim: &Claim,
     quota: &Quota,
-) -> Result<Vec<SqliteRow>, StoreError> {
+) -> Result<Vec<ClaimedJob>, StoreError> {
+    if quota.jobs_max == 0 {
+        return Ok(Vec::new());
+    }
     let taken = sqlx::query(sql::CLAIM)
         .bind(quota.job_type.as_str())
         .bind(now.as_micros())
         .bind(quota.jobs_max)
         .bind(claim.id.worker.0)
         .bind(claim.id.seq)
-        .bind(now.saturating_add(claim.lease).as_micros());
-    taken.fetch_all(connection).await.map_err(failed)
+        .bind(now.saturating_add(claim.lease).as_micros())
+        .fetch_all(connection)
+        .await
+        .map_err(failed)?;
+    taken.iter().map(claimed_job).collect()
 }
 
-/// The jobs that run by this very claim, their leases renewed.
-async fn renew(
+async fn next_due_of(
     connection: &mut SqliteConnection,
     now: Timestamp,
-    claim: &Claim,
-) -> Result<Vec<SqliteRow>, StoreError> {
-    let renewed = sqlx::query(sql::RENEW_CLAIM)
-        .bind(claim.id.worker.0)
-        .bind(claim.id.seq)
-        .bind(now.saturating_add(claim.lease).as_micros());
-    renewed.fetch_all(connection).await.map_err(failed)
+    quota: &Quota,
+) -> Result<Option<Timestamp>, StoreError> {
+    let next: Option<i64> = sqlx::query_scalar(sql::NEXT_DUE)
+        .bind(quota.job_type.as_str())
+        .bind(now.as_micros())
+        .fetch_optional(connection)
+        .await
+        .map_err(failed)?;
+    Ok(next.map(Timestamp::from_micros))
 }
 
 fn claimed_job(row: &SqliteRow) -> Result<ClaimedJob, StoreError> {

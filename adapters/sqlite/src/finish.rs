@@ -6,11 +6,10 @@ use job_engine::lifecycle::RunEnd;
 use job_engine::limits::COUNT_MAX;
 use job_engine::store::{Finish, Outcome, Written};
 use job_engine::{Reply, Run, StoreError, Timestamp};
-use serde_json::{Value, json};
 use sqlx::SqliteConnection;
 
 use crate::error::failed;
-use crate::row::{get, hex, run, runs};
+use crate::row::{get, hex, json, run, runs};
 use crate::sql;
 
 pub(crate) async fn finish(
@@ -18,41 +17,20 @@ pub(crate) async fn finish(
     now: Timestamp,
     finishes: &[Finish],
 ) -> Result<Reply, StoreError> {
-    let ends = finishes.iter().map(|finish| {
-        let (next_due, next_attempt) = match &finish.outcome {
-            Outcome::Completed | Outcome::Errored { .. } => (None, None),
-            Outcome::Rescheduled { due } => (Some(due.resolve(now)), Some(1)),
-            Outcome::Retried { delay, attempt, .. } => (
-                Some(now.saturating_add(*delay)),
-                Some((*attempt).min(COUNT_MAX)),
-            ),
-            Outcome::Released => (Some(now), None),
-        };
-        End {
-            run: finish.run,
-            end: finish.outcome.end(),
-            error: finish.outcome.error().map(ToString::to_string),
-            next_attempt,
-            next_due,
-            crashes: None,
-        }
-    });
-    let ended = end_runs(connection, now, ends).await?;
-    let mut known = BTreeMap::new();
-    if ended.len() < finishes.len() {
-        let others = finishes.iter().filter(|f| !ended.contains(&f.run));
-        let input = others.map(|f| json!([hex(f.run.job), f.run.fence.0]));
-        let rows = sqlx::query(sql::FINISHED)
-            .bind(input.collect::<Value>().to_string())
-            .fetch_all(connection)
-            .await
-            .map_err(failed)?;
-        for row in &rows {
-            known.insert(run(row)?, RunEnd::from_code(get(row, "run_end")?));
-        }
-    }
+    let ends: Vec<_> = finishes.iter().map(|finish| end(now, finish)).collect();
+    let ended = end_runs(connection, now, &ends).await?;
+    let others: Vec<_> = finishes
+        .iter()
+        .filter(|finish| !ended.contains(&finish.run))
+        .collect();
+    let before = if others.is_empty() {
+        BTreeMap::new()
+    } else {
+        ended_before(connection, &others).await?
+    };
     let written = finishes.iter().map(|finish| {
-        let repeated = known.get(&finish.run) == Some(&Some(finish.outcome.end()));
+        // A repeat of the write that ended the run is no news.
+        let repeated = before.get(&finish.run) == Some(&finish.outcome.end().code());
         if repeated || ended.contains(&finish.run) {
             Written::Applied
         } else {
@@ -62,58 +40,100 @@ pub(crate) async fn finish(
     Ok(Reply::Finished(written.collect()))
 }
 
+fn end(now: Timestamp, finish: &Finish) -> End<'_> {
+    let next = match &finish.outcome {
+        Outcome::Completed | Outcome::Errored { .. } => None,
+        Outcome::Rescheduled { due } => Some((due.resolve(now), Some(1))),
+        Outcome::Retried { delay, attempt, .. } => {
+            let attempt = (*attempt).min(COUNT_MAX);
+            Some((now.saturating_add(*delay), Some(attempt)))
+        }
+        Outcome::Released => Some((now, None)),
+    };
+    End {
+        run: finish.run,
+        end: finish.outcome.end(),
+        error: finish.outcome.error().map(|error| error.as_str()),
+        next: next.map(|(due_at, attempt)| Next {
+            due_at,
+            attempt,
+            crashes: 0,
+        }),
+    }
+}
+
+/// How these runs ended, by the number of their [`RunEnd`].
+async fn ended_before(
+    connection: &mut SqliteConnection,
+    finishes: &[&Finish],
+) -> Result<BTreeMap<Run, i16>, StoreError> {
+    let input: Vec<_> = finishes
+        .iter()
+        .map(|finish| (hex(finish.run.job), finish.run.fence.0))
+        .collect();
+    let rows = sqlx::query(sql::FINISHED).bind(json(&input));
+    let rows = rows.fetch_all(connection).await.map_err(failed)?;
+    let rows = rows.iter();
+    rows.map(|row| Ok((run(row)?, get(row, "run_end")?)))
+        .collect()
+}
+
 /// The end of one run, and what follows for its job.
-pub(crate) struct End {
+pub(crate) struct End<'a> {
     pub(crate) run: Run,
     pub(crate) end: RunEnd,
-    pub(crate) error: Option<String>,
-    /// `None` keeps the attempt.
-    pub(crate) next_attempt: Option<u32>,
+    pub(crate) error: Option<&'a str>,
     /// `None` if the job is over.
-    pub(crate) next_due: Option<Timestamp>,
-    /// Crashes in a row; `None` for none.
-    pub(crate) crashes: Option<u32>,
+    pub(crate) next: Option<Next>,
+}
+
+/// A job that is pending again.
+pub(crate) struct Next {
+    pub(crate) due_at: Timestamp,
+    /// `None` keeps the attempt.
+    pub(crate) attempt: Option<u32>,
+    /// Crashes in a row.
+    pub(crate) crashes: u32,
 }
 
 /// Ends those runs that hold the current fence, and tells which.
 pub(crate) async fn end_runs(
     connection: &mut SqliteConnection,
     now: Timestamp,
-    ends: impl Iterator<Item = End>,
+    ends: &[End<'_>],
 ) -> Result<BTreeSet<Run>, StoreError> {
-    let mut any = (false, false, false);
-    let input = ends.map(|end| {
-        any.0 |= end.next_due.is_none();
-        any.1 |= end.next_due.is_some();
-        any.2 |= end.crashes.is_some();
-        json!([
-            hex(end.run.job),
-            end.run.fence.0,
-            end.end.code(),
-            end.error,
-            end.next_attempt,
-            end.next_due.map(Timestamp::as_micros),
-            end.crashes,
-        ])
-    });
-    let input = input.collect::<Value>().to_string();
-    let (any_final, any_pending, any_crashed) = any;
-    let rows = sqlx::query(sql::FINISH)
+    if ends.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let input: Vec<_> = ends
+        .iter()
+        .map(|end| {
+            let next = end.next.as_ref();
+            (
+                hex(end.run.job),
+                end.run.fence.0,
+                end.end.code(),
+                end.error,
+                next.and_then(|next| next.attempt),
+                next.map(|next| next.due_at.as_micros()),
+                next.map(|next| next.crashes),
+            )
+        })
+        .collect();
+    let input = json(&input);
+    let ended = sqlx::query(sql::FINISH)
         .bind(&input)
         .bind(now.as_micros())
         .fetch_all(&mut *connection)
         .await
         .map_err(failed)?;
-    let follow_ups = [
-        (any_final, sql::FINISH_FINAL),
-        (any_pending, sql::FINISH_PENDING),
-        (any_crashed, sql::LOSE),
-    ];
-    for (needed, statement) in follow_ups {
-        if needed {
-            let query = sqlx::query(statement).bind(&input);
-            query.execute(&mut *connection).await.map_err(failed)?;
-        }
+    if ends.iter().any(|end| end.next.is_none()) {
+        let query = sqlx::query(sql::FINISH_FINAL).bind(&input);
+        query.execute(&mut *connection).await.map_err(failed)?;
     }
-    runs(&rows)
+    if ends.iter().any(|end| end.next.is_some()) {
+        let query = sqlx::query(sql::FINISH_PENDING).bind(&input);
+        query.execute(&mut *connection).await.map_err(failed)?;
+    }
+    runs(&ended)
 }

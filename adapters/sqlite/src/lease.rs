@@ -2,11 +2,10 @@
 
 use job_engine::store::{Checkpoint, Heartbeat, Written};
 use job_engine::{Reply, StoreError, Timestamp};
-use serde_json::{Value, json};
 use sqlx::SqliteConnection;
 
 use crate::error::failed;
-use crate::row::{hex, runs};
+use crate::row::{hex, json, runs};
 use crate::sql;
 
 pub(crate) async fn heartbeat(
@@ -15,21 +14,21 @@ pub(crate) async fn heartbeat(
     heartbeat: &Heartbeat,
 ) -> Result<Reply, StoreError> {
     let input = heartbeat.runs.iter();
-    let input = input.map(|run| json!([hex(run.job), run.fence.0]));
+    let input: Vec<_> = input.map(|run| (hex(run.job), run.fence.0)).collect();
     let rows = sqlx::query(sql::HEARTBEAT)
-        .bind(input.collect::<Value>().to_string())
+        .bind(json(&input))
         .bind(now.saturating_add(heartbeat.lease).as_micros())
         .fetch_all(connection)
         .await
         .map_err(failed)?;
     let renewed = runs(&rows)?;
-    let written = heartbeat
-        .runs
-        .iter()
-        .map(|run| match renewed.contains(run) {
-            true => Written::Applied,
-            false => Written::Stale,
-        });
+    let written = heartbeat.runs.iter().map(|run| {
+        if renewed.contains(run) {
+            Written::Applied
+        } else {
+            Written::Stale
+        }
+    });
     Ok(Reply::Heartbeat(written.collect()))
 }
 

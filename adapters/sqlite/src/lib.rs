@@ -9,6 +9,7 @@ mod error;
 mod find;
 mod finish;
 mod lease;
+mod open;
 mod reclaim;
 mod row;
 mod schema;
@@ -16,6 +17,7 @@ mod spawn;
 mod sql;
 mod store;
 
+pub use open::OpenOptions;
 pub use schema::{SCHEMA_VERSION, SchemaError, migrator};
 pub use sql::QUERIES;
 pub use store::SqliteStore;

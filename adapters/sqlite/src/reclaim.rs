@@ -3,12 +3,12 @@
 use job_engine::lifecycle::RunEnd;
 use job_engine::store::{AfterCrash, Reclaim, Reclaimed};
 use job_engine::{JobType, Reply, StoreError, Timestamp};
-use serde_json::Value;
 use sqlx::SqliteConnection;
+use sqlx::sqlite::SqliteRow;
 
 use crate::error::failed;
-use crate::finish::{End, end_runs};
-use crate::row::{count, get, run, time};
+use crate::finish::{End, Next, end_runs};
+use crate::row::{corrupt, count, get, json, run, time};
 use crate::sql;
 
 pub(crate) async fn reclaim(
@@ -16,53 +16,57 @@ pub(crate) async fn reclaim(
     now: Timestamp,
     reclaim: &Reclaim,
 ) -> Result<Reply, StoreError> {
-    let types = reclaim.policies.iter();
-    let types = types.map(|policy| Value::from(policy.job_type.as_str()));
-    let rows = sqlx::query(sql::LAPSED)
-        .bind(types.collect::<Value>().to_string())
+    let policies = reclaim.policies.iter();
+    let types: Vec<_> = policies.map(|policy| policy.job_type.as_str()).collect();
+    let lapsed = sqlx::query(sql::LAPSED)
+        .bind(json(&types))
         .bind(now.as_micros())
         .bind(reclaim.jobs_max)
         .fetch_all(&mut *connection)
         .await
         .map_err(failed)?;
-    let mut ends = Vec::with_capacity(rows.len());
-    let mut reclaimed = Vec::with_capacity(rows.len());
-    for row in &rows {
-        let job_type = JobType::from(get::<String>(row, "job_type")?);
-        let policies = &mut reclaim.policies.iter();
-        let Some(policy) = policies.find(|policy| policy.job_type == job_type) else {
-            continue;
-        };
-        let (run, attempt) = (run(row)?, count(row, "attempt")?);
-        let alive = time(row, "lease_expires_at")?.saturating_since(time(row, "claimed_at")?);
-        let end = match policy.after_crash(attempt, count(row, "crashes")?, alive) {
-            AfterCrash::Retry { attempt, crashes } => End {
-                run,
-                end: RunEnd::Lost,
-                error: None,
-                next_attempt: Some(attempt),
-                next_due: Some(now),
-                crashes: Some(crashes),
-            },
-            AfterCrash::Abandon(reason) => End {
-                run,
-                end: RunEnd::Abandoned,
-                error: Some(reason.to_owned()),
-                next_attempt: None,
-                next_due: None,
-                crashes: None,
-            },
-        };
-        reclaimed.push(Reclaimed {
-            run,
-            job_type,
-            attempt,
-            end: end.end,
-        });
-        ends.push(end);
-    }
-    if !ends.is_empty() {
-        end_runs(connection, now, ends.into_iter()).await?;
-    }
+    let lost = lapsed.iter().map(|row| lose(now, reclaim, row));
+    let lost: Vec<_> = lost.collect::<Result<_, _>>()?;
+    let (ends, reclaimed): (Vec<_>, Vec<_>) = lost.into_iter().unzip();
+    end_runs(connection, now, &ends).await?;
     Ok(Reply::Reclaimed(reclaimed))
+}
+
+/// What follows from the lapsed lease that this row tells of.
+fn lose(
+    now: Timestamp,
+    reclaim: &Reclaim,
+    row: &SqliteRow,
+) -> Result<(End<'static>, Reclaimed), StoreError> {
+    let job_type = JobType::from(get::<String>(row, "job_type")?);
+    let mut policies = reclaim.policies.iter();
+    let policy = policies
+        .find(|policy| policy.job_type == job_type)
+        .ok_or_else(|| corrupt("a job type that compares equal to another"))?;
+    let (run, attempt) = (run(row)?, count(row, "attempt")?);
+    let alive = time(row, "lease_expires_at")?.saturating_since(time(row, "claimed_at")?);
+    let (end, error, next) = match policy.after_crash(attempt, count(row, "crashes")?, alive) {
+        AfterCrash::Retry { attempt, crashes } => {
+            let next = Next {
+                due_at: now,
+                attempt: Some(attempt),
+                crashes,
+            };
+            (RunEnd::Lost, None, Some(next))
+        }
+        AfterCrash::Abandon(reason) => (RunEnd::Abandoned, Some(reason), None),
+    };
+    let reclaimed = Reclaimed {
+        run,
+        job_type,
+        attempt,
+        end,
+    };
+    let end = End {
+        run,
+        end,
+        error,
+        next,
+    };
+    Ok((end, reclaimed))
 }

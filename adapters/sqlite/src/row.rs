@@ -3,10 +3,21 @@
 use std::collections::BTreeSet;
 
 use job_engine::{Fence, JobId, Run, StoreError, Timestamp};
+use serde::Serialize;
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
 use crate::error::failed;
+
+/// The rows of a batch, as the one parameter that `json_each` reads.
+pub(crate) fn json<T: Serialize>(rows: &[T]) -> String {
+    serde_json::to_string(rows).expect("texts, numbers and nulls have a JSON form")
+}
+
+/// An id as `unhex` reads it.
+pub(crate) fn hex(job: JobId) -> String {
+    job.0.as_simple().to_string()
+}
 
 /// A column of a row.
 pub(crate) fn get<'r, T>(row: &'r SqliteRow, column: &str) -> Result<T, StoreError>
@@ -35,11 +46,6 @@ pub(crate) fn run(row: &SqliteRow) -> Result<Run, StoreError> {
 
 pub(crate) fn runs(rows: &[SqliteRow]) -> Result<BTreeSet<Run>, StoreError> {
     rows.iter().map(run).collect()
-}
-
-/// An id for `unhex`.
-pub(crate) fn hex(job: JobId) -> String {
-    job.0.as_simple().to_string()
 }
 
 /// The tables hold what no version of this program writes.

@@ -66,7 +66,12 @@ impl SqliteStore {
             locking: true,
             no_tx: false,
         };
-        migrator.run(self.writer()).await
+        // SQLite has no lock for this. Of two processes that begin at once, one
+        // fails, undone, and finds at its second try what the other has made.
+        match migrator.run(self.writer()).await {
+            Ok(()) => Ok(()),
+            Err(_) => migrator.run(self.writer()).await,
+        }
     }
 
     /// Checks that the tables fit this version.

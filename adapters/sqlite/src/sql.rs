@@ -20,7 +20,7 @@ statements![
     FINISHED = "finished",
     HEARTBEAT = "heartbeat",
     LAPSED = "lapsed",
-    LOSE = "lose",
+    LOCK = "lock",
     NEXT_DUE = "next_due",
     NOW = "now",
     RENEW_CLAIM = "renew_claim",

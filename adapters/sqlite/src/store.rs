@@ -1,65 +1,70 @@
 //! The store: which connection carries out which command.
 
 use std::path::Path;
-use std::time::Duration;
 
 use job_engine::{Command, Rejection, Reply, StoreError, Timestamp};
 use job_tokio::Store;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{SqliteConnection, SqlitePool};
+use sqlx::{Acquire, Sqlite, SqliteConnection, SqlitePool, Transaction};
 
 use crate::error::{commit_failed, failed};
+use crate::open::{OpenOptions, Pools};
 use crate::{claim, find, finish, lease, reclaim, spawn, sql};
 
-/// How long a transaction waits for the one writer to be done.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(20);
-/// Connections for what the application reads and writes itself.
-const POOL_CONNECTIONS: u32 = 5;
-/// No file; the data is gone with the connection.
-const IN_MEMORY: &str = ":memory:";
-
 /// The store on SQLite. Cheap to clone; clones share their connections.
+///
+/// All commands that write go through one connection. Within the process they
+/// queue for it, in their order; only other processes, and transactions of the
+/// application, are waited for by SQLite's busy timeout.
+///
+/// A command that brings no time along is carried out at the time of the
+/// machine, as SQLite tells it: UTC, to the millisecond. There is one machine,
+/// so this is the clock of all its workers.
 #[derive(Clone, Debug)]
 pub struct SqliteStore {
     pool: SqlitePool,
-    /// One connection for all commands that write: within the process they
-    /// queue for it, in order, instead of trying again and again.
-    writer: SqlitePool,
+    /// The connection for what writes; `None` where it is that of the pool.
+    writer: Option<SqlitePool>,
 }
 
 impl SqliteStore {
-    /// Opens a file, which is made if it is missing, or `:memory:`.
+    /// Opens a database with the default [`OpenOptions`].
     ///
-    /// Writes are durable: WAL, `synchronous = FULL`.
+    /// `place` is the path of a file, which is made if it is missing; or
+    /// `:memory:`, for a database that is gone with the last clone of the
+    /// store; or a URL of either that begins with `sqlite:`.
+    ///
+    /// What is committed survives a power loss: WAL, `synchronous = FULL`.
     ///
     /// # Errors
     ///
     /// When the file cannot be opened, or is no database.
-    pub async fn open(path: impl AsRef<Path>) -> Result<Self, sqlx::Error> {
-        let path = path.as_ref();
-        if path == Path::new(IN_MEMORY) {
-            let options = SqliteConnectOptions::new().in_memory(true);
-            return Ok(Self::new(only_connection(options)));
-        }
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .busy_timeout(BUSY_TIMEOUT);
-        let pool = SqlitePoolOptions::new().max_connections(POOL_CONNECTIONS);
-        Ok(Self::new(pool.connect_with(options).await?))
+    pub async fn open(place: impl AsRef<Path>) -> Result<Self, sqlx::Error> {
+        Self::open_with(place, &OpenOptions::default()).await
     }
 
-    /// A store on the database of an application's pool. Give its connections
-    /// WAL mode and a busy timeout.
+    /// Opens a database. See [`SqliteStore::open`].
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be opened, or is no database.
+    pub async fn open_with(
+        place: impl AsRef<Path>,
+        options: &OpenOptions,
+    ) -> Result<Self, sqlx::Error> {
+        let Pools { pool, writer } = Pools::open(place.as_ref(), options).await?;
+        Ok(Self { pool, writer })
+    }
+
+    /// A store on the database of an application's pool. Opens nothing yet.
+    ///
+    /// The store opens one connection of its own with the options of the pool,
+    /// so that an application which uses up its pool cannot keep a worker from
+    /// renewing its leases. Give them WAL mode and a busy timeout. In memory,
+    /// the store uses the pool itself; give it exactly one connection, without
+    /// an idle timeout and a maximal lifetime, because each connection is a
+    /// database of its own.
     pub fn new(pool: SqlitePool) -> Self {
-        let options = pool.connect_options();
-        let writer = if is_in_memory(options.get_filename()) {
-            pool.clone()
-        } else {
-            only_connection(options.as_ref().clone())
-        };
+        let Pools { pool, writer } = Pools::of(pool);
         Self { pool, writer }
     }
 
@@ -68,20 +73,29 @@ impl SqliteStore {
         &self.pool
     }
 
-    /// Closes what a shutdown can close: nothing, since spawning goes on
-    /// working. The file is closed with the last clone.
-    pub async fn close(&self) {}
-
-    pub(crate) fn writer(&self) -> &SqlitePool {
-        &self.writer
+    /// Begins a transaction of the application, as a writer: it waits for the
+    /// one that writes now, and nothing in it fails because another has written
+    /// since it began. The tables must exist.
+    ///
+    /// While it is open nothing else writes, so do not await anything in it that
+    /// needs the store.
+    ///
+    /// # Errors
+    ///
+    /// When no connection is free, or when the busy timeout ends.
+    pub async fn begin_immediate(&self) -> Result<Transaction<'static, Sqlite>, sqlx::Error> {
+        begin_immediate(&self.pool).await
     }
 
     /// Carries out a command in a transaction of the caller. It takes effect
-    /// when, and only when, that commits.
+    /// when, and only when, that commits. If it fails, the transaction is as it
+    /// was before, and can go on. If the future is dropped, the command is
+    /// part of the transaction wholly or not at all.
     ///
-    /// The transaction should have begun with `BEGIN IMMEDIATE`
-    /// (`pool.begin_with`): one that began as a reader fails when another wrote
-    /// since.
+    /// The transaction must have begun by sqlx, best with
+    /// [`SqliteStore::begin_immediate`]: one that has read before it writes
+    /// fails when another has written meanwhile. A connection without a
+    /// transaction gets one for the command.
     ///
     /// # Errors
     ///
@@ -94,9 +108,29 @@ impl SqliteStore {
         command: &Command,
     ) -> Result<Reply, StoreError> {
         command.check()?;
-        match command {
-            Command::Claim(_) | Command::Reclaim(_) => Err(Rejection::NotInTransaction.into()),
-            _ => run(connection, now, command).await,
+        if matches!(command, Command::Claim(_) | Command::Reclaim(_)) {
+            return Err(Rejection::NotInTransaction.into());
+        }
+        // A savepoint within the caller's transaction: a command has several
+        // statements, and half of it must not be committed with the rest.
+        let mut transaction = connection.begin().await.map_err(failed)?;
+        let reply = run(&mut transaction, now, command).await?;
+        transaction.commit().await.map_err(commit_failed)?;
+        Ok(reply)
+    }
+
+    /// Closes the store's own connection. The application's pool stays open,
+    /// and from now on the store uses that.
+    pub async fn close(&self) {
+        if let Some(writer) = &self.writer {
+            writer.close().await;
+        }
+    }
+
+    pub(crate) fn writer(&self) -> &SqlitePool {
+        match &self.writer {
+            Some(writer) if !writer.is_closed() => writer,
+            _ => &self.pool,
         }
     }
 }
@@ -108,32 +142,28 @@ impl Store for SqliteStore {
         command: &Command,
     ) -> Result<Reply, StoreError> {
         command.check()?;
-        let mut transaction = match command {
-            Command::Find(_) => self.pool.begin().await,
-            _ => self.writer.begin_with("BEGIN IMMEDIATE").await,
+        if matches!(command, Command::Find(_)) {
+            let mut transaction = self.pool.begin().await.map_err(failed)?;
+            let reply = run(&mut transaction, now, command).await?;
+            // Nothing was written, so there is no outcome to be unknown.
+            transaction.commit().await.map_err(failed)?;
+            return Ok(reply);
         }
-        .map_err(failed)?;
+        let mut transaction = begin_immediate(self.writer()).await.map_err(failed)?;
         let reply = run(&mut transaction, now, command).await?;
         transaction.commit().await.map_err(commit_failed)?;
         Ok(reply)
     }
 }
 
-/// Whether another connection with the same name would be another database, or
-/// one that is locked as a whole.
-fn is_in_memory(name: &Path) -> bool {
-    let name = name.to_string_lossy();
-    name == IN_MEMORY || name.starts_with("file:sqlx-in-memory") || name.contains("mode=memory")
-}
-
-/// A pool of one connection, which is never given up: in memory, it is the
-/// database.
-fn only_connection(options: SqliteConnectOptions) -> SqlitePool {
-    SqlitePoolOptions::new()
-        .max_connections(1)
-        .idle_timeout(None)
-        .max_lifetime(None)
-        .connect_lazy_with(options)
+/// Not by `BEGIN IMMEDIATE` and sqlx's `begin_with`: a future of that which is
+/// dropped in the wrong moment leaves the connection in a transaction that
+/// nobody ends. To begin as a reader and write at once is the same to SQLite.
+/// Pinned by `a_command_that_is_dropped_at_any_await_leaves_the_store_usable`.
+async fn begin_immediate(pool: &SqlitePool) -> Result<Transaction<'static, Sqlite>, sqlx::Error> {
+    let mut transaction = pool.begin().await?;
+    sqlx::query(sql::LOCK).execute(&mut *transaction).await?;
+    Ok(transaction)
 }
 
 async fn run(
@@ -141,20 +171,40 @@ async fn run(
     now: Option<Timestamp>,
     command: &Command,
 ) -> Result<Reply, StoreError> {
-    let now = match now {
-        Some(now) => now,
-        None => {
-            let now = sqlx::query_scalar(sql::NOW).fetch_one(&mut *connection);
-            Timestamp::from_micros(now.await.map_err(failed)?)
-        }
-    };
     match command {
-        Command::Spawn(jobs) => spawn::spawn(connection, now, jobs).await,
-        Command::Claim(claim) => claim::claim(connection, now, claim).await,
-        Command::Finish(finishes) => finish::finish(connection, now, finishes).await,
-        Command::Heartbeat(heartbeat) => lease::heartbeat(connection, now, heartbeat).await,
+        Command::Spawn(jobs) => {
+            let now = time(connection, now).await?;
+            spawn::spawn(connection, now, jobs).await
+        }
+        Command::Claim(claim) => {
+            let now = time(connection, now).await?;
+            claim::claim(connection, now, claim).await
+        }
+        Command::Finish(finishes) => {
+            let now = time(connection, now).await?;
+            finish::finish(connection, now, finishes).await
+        }
+        Command::Heartbeat(heartbeat) => {
+            let now = time(connection, now).await?;
+            lease::heartbeat(connection, now, heartbeat).await
+        }
+        Command::Reclaim(reclaim) => {
+            let now = time(connection, now).await?;
+            reclaim::reclaim(connection, now, reclaim).await
+        }
+        // These do not depend on the time.
         Command::Checkpoint(checkpoint) => lease::checkpoint(connection, checkpoint).await,
-        Command::Reclaim(reclaim) => reclaim::reclaim(connection, now, reclaim).await,
         Command::Find(job) => find::find(connection, *job).await,
     }
+}
+
+async fn time(
+    connection: &mut SqliteConnection,
+    now: Option<Timestamp>,
+) -> Result<Timestamp, StoreError> {
+    if let Some(now) = now {
+        return Ok(now);
+    }
+    let now = sqlx::query_scalar(sql::NOW).fetch_one(connection);
+    Ok(Timestamp::from_micros(now.await.map_err(failed)?))
 }

@@ -1,6 +1,11 @@
 //! The store on SQLite.
 
-mod file;
-mod memory;
+mod cancelling;
+mod closing;
+mod crashes;
+mod fixtures;
 mod queries;
 mod schema;
+mod sharing;
+mod suite;
+mod transactions;

@@ -1,159 +1,163 @@
-//! The tables, and transactions of the caller.
+//! Making the tables, and checking that they fit.
 
-use job_engine::store::{NewJob, Spawned};
-use job_engine::{Command, Due, JobId, JobType, Payload, Reply, StoreError};
-use job_sqlite::{SchemaError, SqliteStore};
-use job_tokio::Store;
+use job_sqlite::{SCHEMA_VERSION, SchemaError, SqliteStore, migrator};
 use sqlx::Executor;
-use uuid::Uuid;
+use sqlx::migrate::MigrateError;
 
-fn spawn(n: u128) -> Command {
-    Command::Spawn(vec![NewJob {
-        id: JobId(Uuid::from_u128(n)),
-        job_type: JobType::new("mail"),
-        unique_type: false,
-        due: Due::Now,
-        config: Payload::from_json("null"),
-        trace: None,
-        token: 1,
-    }])
-}
+use crate::fixtures::{exists, on_file, path_in, run, spawn};
 
-async fn exists(store: &SqliteStore, n: u128) -> bool {
-    let find = Command::Find(JobId(Uuid::from_u128(n)));
-    match store.execute(None, &find).await.unwrap() {
-        Reply::Found(found) => found.is_some(),
-        other => panic!("{other:?}"),
-    }
+async fn set_versions(store: &SqliteStore, version: i64, compatible_since: i64) {
+    let update = sqlx::query("UPDATE job_schema SET version = ?1, compatible_since = ?2")
+        .bind(version)
+        .bind(compatible_since);
+    update.execute(store.pool()).await.unwrap();
 }
 
 #[tokio::test]
-async fn missing_older_and_newer_tables_are_told_apart() {
+async fn missing_tables_are_told_with_what_to_do() {
     let place = tempfile::tempdir().unwrap();
-    let store = SqliteStore::open(place.path().join("jobs.db"))
-        .await
-        .unwrap();
-    let check = store.check_schema().await;
-    assert!(matches!(check, Err(SchemaError::Missing)), "{check:?}");
-    store.migrate().await.unwrap();
-    store.migrate().await.unwrap();
-    store.check_schema().await.unwrap();
-    store
-        .pool()
-        .execute("UPDATE job_schema SET version = 9")
-        .await
-        .unwrap();
-    store.check_schema().await.unwrap();
-    let newer = "UPDATE job_schema SET version = 9, compatible_since = 7";
-    store.pool().execute(newer).await.unwrap();
-    let error = store.check_schema().await.unwrap_err().to_string();
-    assert!(
-        error.contains("version 9") && error.contains("upgrade the program"),
-        "{error}"
-    );
-    store
-        .pool()
-        .execute("UPDATE job_schema SET version = 0")
-        .await
-        .unwrap();
-    let check = store.check_schema().await;
-    assert!(
-        matches!(check, Err(SchemaError::Older { found: 0 })),
-        "{check:?}"
-    );
+    let store = SqliteStore::open(path_in(&place)).await.unwrap();
+    let error = store.check_schema().await.unwrap_err();
+    assert!(matches!(error, SchemaError::Missing), "{error:?}");
+    assert!(error.to_string().contains("exec_migrations"), "{error}");
 }
 
 #[tokio::test]
-async fn a_transaction_of_the_caller_keeps_or_undoes_the_command() {
-    let (store, _place) = crate::file::open().await;
-    for (n, commit) in [(1, true), (2, false)] {
-        let mut transaction = store.pool().begin_with("BEGIN IMMEDIATE").await.unwrap();
-        let reply = store
-            .execute_on(&mut transaction, None, &spawn(n))
-            .await
-            .unwrap();
-        assert_eq!(reply, Reply::Spawned(vec![Spawned::Created]));
-        if commit {
-            transaction.commit().await.unwrap();
+async fn a_migration_makes_the_tables_once() {
+    let (store, _place) = on_file().await;
+    store.check_schema().await.unwrap();
+    run(&store, &spawn(1)).await;
+    store.migrate().await.unwrap();
+    store.check_schema().await.unwrap();
+    assert!(exists(&store, 1).await);
+}
+
+#[tokio::test]
+async fn older_tables_are_told_with_what_to_do() {
+    let (store, _place) = on_file().await;
+    set_versions(&store, SCHEMA_VERSION - 1, 0).await;
+    let error = store.check_schema().await.unwrap_err();
+    assert!(
+        matches!(error, SchemaError::Older { found: 0 }),
+        "{error:?}"
+    );
+    assert!(error.to_string().contains("run the migrations"), "{error}");
+}
+
+#[tokio::test]
+async fn newer_tables_are_fine_while_they_say_so() {
+    let (store, _place) = on_file().await;
+    set_versions(&store, SCHEMA_VERSION + 8, SCHEMA_VERSION).await;
+    store.check_schema().await.unwrap();
+    set_versions(&store, SCHEMA_VERSION + 8, SCHEMA_VERSION + 6).await;
+    let error = store.check_schema().await.unwrap_err();
+    let expected = matches!(
+        error,
+        SchemaError::Newer {
+            found: 9,
+            compatible_since: 7
         }
-        assert_eq!(exists(&store, n).await, commit);
-    }
+    );
+    assert!(expected, "{error:?}");
+    assert!(error.to_string().contains("upgrade the program"), "{error}");
 }
 
 #[tokio::test]
-async fn a_dropped_command_leaves_nothing_behind() {
-    let (store, _place) = crate::file::open().await;
-    for n in 1..50 {
-        // Dropped wherever it is after so many polls.
-        let command = spawn(n);
-        let mut call = Box::pin(store.execute(None, &command));
-        for _ in 0..n {
-            if futures_util::poll!(&mut call).is_ready() {
-                break;
+async fn migrations_of_the_application_are_left_alone() {
+    let place = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(path_in(&place)).await.unwrap();
+    let (writer, _) = (store.pool(), ());
+    writer
+        .execute(
+            "CREATE TABLE _sqlx_migrations (
+                version BIGINT PRIMARY KEY, description TEXT NOT NULL,
+                installed_on TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP,
+                success BOOLEAN NOT NULL, checksum BLOB NOT NULL,
+                execution_time BIGINT NOT NULL
+            );
+            INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+            VALUES (20200101000000, 'of the application', true, x'00', 1)",
+        )
+        .await
+        .unwrap();
+    store.migrate().await.unwrap();
+    store.check_schema().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_migration_that_has_been_changed_since_is_an_error() {
+    let (store, _place) = on_file().await;
+    let change = "UPDATE _sqlx_migrations SET checksum = x'00'";
+    store.pool().execute(change).await.unwrap();
+    let error = store.migrate().await.unwrap_err();
+    assert!(
+        matches!(error, MigrateError::VersionMismatch(_)),
+        "{error:?}"
+    );
+}
+
+#[tokio::test]
+async fn only_the_migrations_of_sqlite_are_embedded() {
+    for migration in migrator().iter() {
+        assert!(migration.sql.contains("STRICT"), "{}", migration.sql);
+        assert!(!migration.sql.contains("timestamptz"), "{}", migration.sql);
+    }
+    assert_eq!(migrator().iter().count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stores_that_make_the_tables_at_once_all_succeed() {
+    let place = tempfile::tempdir().unwrap();
+    // Only the tables are made at once: that the file is in WAL mode cannot be
+    // waited for.
+    SqliteStore::open(path_in(&place)).await.unwrap();
+    let tasks: tokio::task::JoinSet<_> = (0..8)
+        .map(|_| {
+            let path = path_in(&place);
+            async move {
+                let store = SqliteStore::open(path).await.unwrap();
+                store.migrate().await.unwrap();
+                store.check_schema().await.unwrap();
             }
-            tokio::task::yield_now().await;
-        }
-        drop(call);
-    }
-    let reply = store.execute(None, &spawn(99)).await.unwrap();
-    assert_eq!(reply, Reply::Spawned(vec![Spawned::Created]));
+        })
+        .collect();
+    tasks.join_all().await;
 }
 
 #[tokio::test]
 async fn a_file_that_is_no_database_is_refused() {
     let place = tempfile::tempdir().unwrap();
-    let path = place.path().join("jobs.db");
-    std::fs::write(&path, "this is a letter, not a database".repeat(99)).unwrap();
-    let error = SqliteStore::open(&path).await.unwrap_err();
+    let letter = "this is a letter, not a database".repeat(99);
+    std::fs::write(path_in(&place), letter).unwrap();
+    let error = SqliteStore::open(path_in(&place)).await.unwrap_err();
     assert!(error.to_string().contains("not a database"), "{error}");
 }
 
 #[tokio::test]
-async fn what_was_committed_survives_a_process_that_just_stops() {
-    let (store, place) = crate::file::open().await;
-    store.execute(None, &spawn(1)).await.unwrap();
-    // A copy of the files as they are, with the connections still open.
-    let copy = tempfile::tempdir().unwrap();
-    for entry in std::fs::read_dir(place.path()).unwrap() {
-        let entry = entry.unwrap();
-        std::fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
+async fn a_url_names_a_database_as_a_path_does() {
+    let place = tempfile::tempdir().unwrap();
+    let url = format!("sqlite://{}", path_in(&place).display());
+    for place in [&url, "sqlite::memory:", "sqlite://:memory:"] {
+        let store = SqliteStore::open(place).await.unwrap();
+        store.migrate().await.unwrap();
+        run(&store, &spawn(1)).await;
+        assert!(exists(&store, 1).await, "{place}");
     }
-    let reopened = SqliteStore::open(copy.path().join("jobs.db"))
-        .await
-        .unwrap();
-    assert!(exists(&reopened, 1).await);
+    let by_path = SqliteStore::open(path_in(&place)).await.unwrap();
+    assert!(exists(&by_path, 1).await);
 }
 
 #[tokio::test]
-async fn two_stores_on_one_file_take_no_job_twice() {
-    let (store, place) = crate::file::open().await;
-    let other = SqliteStore::open(place.path().join("jobs.db"))
+async fn a_file_is_written_durably() {
+    let (store, _place) = on_file().await;
+    let mode: String = sqlx::query_scalar("PRAGMA journal_mode")
+        .fetch_one(store.pool())
         .await
         .unwrap();
-    for n in 1..=40 {
-        store.execute(None, &spawn(n)).await.unwrap();
-    }
-    let claim = |seq| {
-        Command::Claim(job_engine::store::Claim {
-            id: job_engine::ClaimId {
-                worker: job_engine::WorkerId(Uuid::from_u128(seq)),
-                seq: 1,
-            },
-            repeat: false,
-            quotas: vec![job_engine::store::Quota {
-                job_type: JobType::new("mail"),
-                jobs_max: 30,
-            }],
-            lease: std::time::Duration::from_secs(60),
-        })
-    };
-    let (one, two) = (claim(1), claim(2));
-    let (one, two) = tokio::join!(store.execute(None, &one), other.execute(None, &two));
-    let taken = |reply: Result<Reply, StoreError>| match reply.unwrap() {
-        Reply::Claimed(claimed) => claimed.jobs,
-        other => panic!("{other:?}"),
-    };
-    let jobs = [taken(one), taken(two)].concat();
-    let ids: std::collections::BTreeSet<_> = jobs.iter().map(|job| job.run.job).collect();
-    assert_eq!((jobs.len(), ids.len()), (40, 40));
+    let synchronous: i64 = sqlx::query_scalar("PRAGMA synchronous")
+        .fetch_one(store.pool())
+        .await
+        .unwrap();
+    const FULL: i64 = 2;
+    assert_eq!((mode.as_str(), synchronous), ("wal", FULL));
 }
