@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use job::backend::begin_immediate;
 use job::error::JobError;
 use job::{
     CurrentJob, JobCompletion, JobId, JobPollerConfig, JobState, JobSvcConfig, Jobs, RetrySettings,
@@ -148,7 +149,7 @@ async fn service_on_file(path: &std::path::Path) -> Jobs<Sqlite> {
 async fn enter_on_file(job: CurrentJob<Sqlite>, _: Value) -> Result<JobCompletion<Sqlite>, String> {
     tokio::time::sleep(Duration::from_millis(5)).await;
     let entered = async {
-        let mut transaction = job.pool().begin_with("BEGIN IMMEDIATE").await?;
+        let mut transaction = begin_immediate(job.pool()).await?;
         let insert = sqlx::query("INSERT INTO ledger (job) VALUES ($1)").bind(*job.id());
         insert.execute(&mut *transaction).await?;
         Ok::<_, sqlx::Error>(transaction)
@@ -269,7 +270,7 @@ async fn a_process_on_sqlite_that_is_killed_again_and_again_loses_no_job() {
         .await
         .unwrap();
     let spawner = jobs.add_initializer(TestInitializer::new("ledger", enter_on_file));
-    let mut transaction = jobs.pool().begin_with("BEGIN IMMEDIATE").await.unwrap();
+    let mut transaction = begin_immediate(jobs.pool()).await.unwrap();
     let ids: Vec<JobId> = (0..JOBS).map(|_| JobId::new()).collect();
     for id in &ids {
         spawner

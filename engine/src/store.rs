@@ -483,3 +483,82 @@ fn check_len(what: &str, job: JobId, text: &str, len_max: usize) -> Result<(), R
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{Fence, WorkerId};
+    use uuid::Uuid;
+
+    fn run(n: u128) -> Run {
+        Run {
+            job: JobId(Uuid::from_u128(n)),
+            fence: Fence(1),
+        }
+    }
+
+    fn new_job(trace: &str) -> NewJob {
+        NewJob {
+            id: run(1).job,
+            job_type: JobType::new("mail"),
+            unique_type: false,
+            due: Due::Now,
+            config: Payload::from_json("null"),
+            trace: Some(trace.to_owned()),
+            token: 1,
+        }
+    }
+
+    #[test]
+    fn a_run_or_a_type_that_is_named_twice_is_refused() {
+        let finish = |n| Finish {
+            run: run(n),
+            outcome: Outcome::Completed,
+        };
+        let quota = |name: &str| Quota {
+            job_type: name.into(),
+            jobs_max: 1,
+        };
+        let claim = |names: [&str; 2]| {
+            Command::Claim(Claim {
+                id: ClaimId {
+                    worker: WorkerId(Uuid::nil()),
+                    seq: 1,
+                },
+                repeat: false,
+                quotas: names.map(quota).to_vec(),
+                lease: Duration::ZERO,
+            })
+        };
+        let heartbeat = |runs: [Run; 2]| {
+            Command::Heartbeat(Heartbeat {
+                runs: runs.to_vec(),
+                lease: Duration::ZERO,
+            })
+        };
+        for good in [
+            Command::Finish(vec![finish(1), finish(2)]),
+            claim(["a", "b"]),
+            heartbeat([run(1), run(2)]),
+        ] {
+            good.check().unwrap();
+        }
+        for bad in [
+            Command::Finish(vec![finish(1), finish(1)]),
+            claim(["a", "a"]),
+            heartbeat([run(1), run(1)]),
+        ] {
+            assert!(
+                matches!(bad.check(), Err(Rejection::Twice { .. })),
+                "{bad:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_trace_context_with_a_nul_is_refused() {
+        Command::Spawn(vec![new_job("00-1-2-01")]).check().unwrap();
+        let refused = Command::Spawn(vec![new_job("a\0b")]).check();
+        assert!(matches!(refused, Err(Rejection::Nul { .. })));
+    }
+}

@@ -75,7 +75,7 @@ pub trait Results: Backend {
 
 /// Both databases understand the same statements.
 macro_rules! impl_results {
-    ($backend:ty, $id:literal, $begin:literal) => {
+    ($backend:ty, $id:literal, $begin:path) => {
         #[async_trait]
         impl Results for $backend {
             async fn create_tables(pool: &Self::Pool) -> Result<(), sqlx::Error> {
@@ -90,7 +90,7 @@ macro_rules! impl_results {
             }
 
             async fn begin(pool: &Self::Pool) -> Result<Self::Transaction, sqlx::Error> {
-                pool.begin_with($begin).await
+                $begin(pool).await
             }
 
             async fn commit(transaction: Self::Transaction) -> Result<(), sqlx::Error> {
@@ -132,7 +132,7 @@ macro_rules! impl_results {
     };
 }
 
-impl_results!(Postgres, "UUID", "BEGIN");
+impl_results!(Postgres, "UUID", sqlx::Pool::begin);
 // SQLite has one writer: taking its place at once, instead of at the first
 // write, makes a transaction wait for it and not fail.
-impl_results!(Sqlite, "BLOB", "BEGIN IMMEDIATE");
+impl_results!(Sqlite, "BLOB", job::backend::begin_immediate);

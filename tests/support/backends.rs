@@ -45,7 +45,7 @@ impl TestBackend for Sqlite {
     }
 
     async fn begin(pool: &Self::Pool) -> Self::Transaction {
-        let begun = pool.begin_with("BEGIN IMMEDIATE").await;
+        let begun = job::backend::begin_immediate(pool).await;
         begun.expect("a transaction can be begun")
     }
 }

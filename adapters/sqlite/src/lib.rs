@@ -20,4 +20,4 @@ mod store;
 pub use open::OpenOptions;
 pub use schema::{SCHEMA_VERSION, SchemaError, migrator};
 pub use sql::QUERIES;
-pub use store::SqliteStore;
+pub use store::{SqliteStore, begin_immediate};

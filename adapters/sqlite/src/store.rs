@@ -73,27 +73,13 @@ impl SqliteStore {
         &self.pool
     }
 
-    /// Begins a transaction of the application, as a writer: it waits for the
-    /// one that writes now, and nothing in it fails because another has written
-    /// since it began. The tables must exist.
-    ///
-    /// While it is open nothing else writes, so do not await anything in it that
-    /// needs the store.
-    ///
-    /// # Errors
-    ///
-    /// When no connection is free, or when the busy timeout ends.
-    pub async fn begin_immediate(&self) -> Result<Transaction<'static, Sqlite>, sqlx::Error> {
-        begin_immediate(&self.pool).await
-    }
-
     /// Carries out a command in a transaction of the caller. It takes effect
     /// when, and only when, that commits. If it fails, the transaction is as it
     /// was before, and can go on. If the future is dropped, the command is
     /// part of the transaction wholly or not at all.
     ///
     /// The transaction must have begun by sqlx, best with
-    /// [`SqliteStore::begin_immediate`]: one that has read before it writes
+    /// [`begin_immediate`]: one that has read before it writes
     /// fails when another has written meanwhile. A connection without a
     /// transaction gets one for the command.
     ///
@@ -156,11 +142,23 @@ impl Store for SqliteStore {
     }
 }
 
-/// Not by `BEGIN IMMEDIATE` and sqlx's `begin_with`: a future of that which is
-/// dropped in the wrong moment leaves the connection in a transaction that
-/// nobody ends. To begin as a reader and write at once is the same to SQLite.
-/// Pinned by `a_command_that_is_dropped_at_any_await_leaves_the_store_usable`.
-async fn begin_immediate(pool: &SqlitePool) -> Result<Transaction<'static, Sqlite>, sqlx::Error> {
+/// Begins a transaction as a writer: it waits for the one that writes now, and
+/// nothing in it fails because another has written since it began. The tables
+/// of the store must exist.
+///
+/// While it is open nothing else writes, so do not await anything in it that
+/// needs the store.
+///
+/// # Errors
+///
+/// When no connection is free, or when the busy timeout ends.
+pub async fn begin_immediate(
+    pool: &SqlitePool,
+) -> Result<Transaction<'static, Sqlite>, sqlx::Error> {
+    // Not by `BEGIN IMMEDIATE` and sqlx's `begin_with`: a future of that which is
+    // dropped in the wrong moment leaves the connection in a transaction that
+    // nobody ends. To begin as a reader and write at once is the same to SQLite.
+    // Pinned by `a_command_that_is_dropped_at_any_await_leaves_the_store_usable`.
     let mut transaction = pool.begin().await?;
     sqlx::query(sql::LOCK).execute(&mut *transaction).await?;
     Ok(transaction)

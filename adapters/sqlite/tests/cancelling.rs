@@ -73,7 +73,7 @@ async fn a_command_that_is_dropped_in_a_transaction_is_done_wholly_or_not_at_all
     let (store, _place) = on_file().await;
     for (polls, first) in tries() {
         let pair = Command::Spawn(vec![new_job(first), new_job(first + 1)]);
-        let mut transaction = store.begin_immediate().await.unwrap();
+        let mut transaction = job_sqlite::begin_immediate(store.pool()).await.unwrap();
         let kept = run_on(&store, &mut transaction, spawn(first + 2));
         kept.await.unwrap();
         let done = drop_after(polls, run_on(&store, &mut transaction, pair)).await;
@@ -90,7 +90,7 @@ async fn a_command_that_is_dropped_in_a_transaction_is_done_wholly_or_not_at_all
 async fn a_begin_that_is_dropped_lets_others_write() {
     let (store, _place) = on_file().await;
     for (polls, n) in tries() {
-        drop_after(polls, store.begin_immediate()).await;
+        drop_after(polls, job_sqlite::begin_immediate(store.pool())).await;
         run(&store, &spawn(n)).await;
     }
 }
@@ -98,7 +98,7 @@ async fn a_begin_that_is_dropped_lets_others_write() {
 #[tokio::test]
 async fn a_command_that_waits_for_the_writer_can_be_dropped() {
     let (store, _place) = on_file().await;
-    let transaction = store.begin_immediate().await.unwrap();
+    let transaction = job_sqlite::begin_immediate(store.pool()).await.unwrap();
     for n in 1..=5 {
         let waiting = spawn(n);
         let mut waiting = Box::pin(store.execute(None, &waiting));

@@ -28,7 +28,7 @@ async fn after_power_loss(place: &TempDir) -> (SqliteStore, TempDir) {
 async fn what_was_committed_is_there_and_what_was_not_is_not() {
     let (store, place) = on_file().await;
     run(&store, &spawn(1)).await;
-    let mut transaction = store.begin_immediate().await.unwrap();
+    let mut transaction = job_sqlite::begin_immediate(store.pool()).await.unwrap();
     let half_done = run_on(&store, &mut transaction, spawn(2));
     half_done.await.unwrap();
     let (reopened, _copy) = after_power_loss(&place).await;

@@ -54,10 +54,10 @@ async fn a_store_that_waits_too_long_for_another_says_that_nothing_changed() {
     let other = SqliteStore::open_with(path_in(&place), &hasty)
         .await
         .unwrap();
-    let transaction = store.begin_immediate().await.unwrap();
+    let transaction = job_sqlite::begin_immediate(store.pool()).await.unwrap();
     let reply = other.execute(Some(START), &spawn(1)).await;
     assert!(matches!(reply, Err(StoreError::Failed(_))), "{reply:?}");
-    assert!(other.begin_immediate().await.is_err());
+    assert!(job_sqlite::begin_immediate(other.pool()).await.is_err());
     transaction.rollback().await.unwrap();
     other.execute(Some(START), &spawn(1)).await.unwrap();
 }

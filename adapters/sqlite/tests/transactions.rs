@@ -34,7 +34,7 @@ async fn letters(store: &SqliteStore) -> i64 {
 #[tokio::test]
 async fn a_command_is_kept_with_the_callers_own_writes() {
     let (store, _place) = with_letters().await;
-    let mut transaction = store.begin_immediate().await.unwrap();
+    let mut transaction = job_sqlite::begin_immediate(store.pool()).await.unwrap();
     let insert = "INSERT INTO letters VALUES ('dear ann')";
     transaction.execute(insert).await.unwrap();
     let reply = run_on(&store, &mut transaction, spawn(1));
@@ -53,7 +53,7 @@ async fn a_transaction_that_is_rolled_back_leaves_nothing() {
     let running = claimed_runs(Ok(run(&store, &claim(1, 1, 1)).await))[0];
     let before = find(&store, 1).await;
     for rolled_back in [true, false] {
-        let mut transaction = store.begin_immediate().await.unwrap();
+        let mut transaction = job_sqlite::begin_immediate(store.pool()).await.unwrap();
         let insert = "INSERT INTO letters VALUES ('dear ann')";
         transaction.execute(insert).await.unwrap();
         for command in [spawn(2), complete(running)] {
@@ -81,7 +81,7 @@ async fn a_stale_end_is_told_to_the_caller_who_can_roll_back() {
         run: running,
         outcome: Outcome::Released,
     }]);
-    let mut transaction = store.begin_immediate().await.unwrap();
+    let mut transaction = job_sqlite::begin_immediate(store.pool()).await.unwrap();
     let reply = run_on(&store, &mut transaction, late);
     let stale = Reply::Finished(vec![Written::Stale]);
     assert_eq!(reply.await.unwrap(), stale);
@@ -95,7 +95,7 @@ async fn a_command_that_fails_leaves_the_transaction_as_it_was() {
         CREATE TRIGGER obstacle BEFORE INSERT ON job_live
         BEGIN SELECT RAISE(ABORT, 'in the way'); END";
     store.pool().execute(obstacle).await.unwrap();
-    let mut transaction = store.begin_immediate().await.unwrap();
+    let mut transaction = job_sqlite::begin_immediate(store.pool()).await.unwrap();
     let insert = "INSERT INTO letters VALUES ('dear ann')";
     transaction.execute(insert).await.unwrap();
     let failed = run_on(&store, &mut transaction, spawn(1));
@@ -137,7 +137,7 @@ async fn a_transaction_that_read_before_another_wrote_fails_and_says_why() {
 #[tokio::test]
 async fn a_transaction_that_begins_as_a_writer_cannot_be_overtaken() {
     let (store, _place) = with_letters().await;
-    let mut transaction = store.begin_immediate().await.unwrap();
+    let mut transaction = job_sqlite::begin_immediate(store.pool()).await.unwrap();
     transaction.execute("SELECT * FROM letters").await.unwrap();
     let others = spawn(1);
     let mut others = Box::pin(store.execute(Some(START), &others));
@@ -167,7 +167,7 @@ async fn commands_that_only_workers_send_are_refused() {
         policies: Vec::new(),
         jobs_max: 1,
     });
-    let mut transaction = store.begin_immediate().await.unwrap();
+    let mut transaction = job_sqlite::begin_immediate(store.pool()).await.unwrap();
     for command in [claim, reclaim] {
         let refused = run_on(&store, &mut transaction, command);
         let expected = StoreError::Rejected(Rejection::NotInTransaction);
@@ -188,7 +188,7 @@ async fn commands_that_only_workers_send_are_refused() {
 async fn a_transaction_of_the_caller_works_in_memory() {
     let (store, ()) = in_memory().await;
     for (n, commit) in [(1, true), (2, false)] {
-        let mut transaction = store.begin_immediate().await.unwrap();
+        let mut transaction = job_sqlite::begin_immediate(store.pool()).await.unwrap();
         let done = run_on(&store, &mut transaction, spawn(n));
         done.await.unwrap();
         if commit {

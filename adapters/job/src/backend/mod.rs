@@ -12,6 +12,8 @@ use std::future::Future;
 use job_engine::{Command, Reply, StoreError, Timestamp};
 use job_tokio::{ClockHandle, Store};
 
+#[cfg(feature = "sqlite")]
+pub use job_sqlite::begin_immediate;
 pub use memory::{Memory, MemoryOptions, MemoryPool, MemoryTransaction};
 #[cfg(feature = "postgres")]
 pub use postgres::PostgresOptions;
