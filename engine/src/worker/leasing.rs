@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 
 use super::io::{Action, Observation, StopReason};
 use super::{HeartbeatWork, Period, Worker};
-use crate::ids::Run;
 use crate::lifecycle::RunEnd;
 use crate::limits::BATCH_LEN_MAX;
 use crate::store::{Command, Heartbeat, Reclaim, Reclaimed, Written};
@@ -18,14 +17,13 @@ impl Worker {
                 self.heartbeat_at = Some(self.after(Period::Heartbeat, quarter));
             }
             Some(at) if at <= self.now => {
-                let mut runs: Vec<Run> = self.runs.leased().collect();
+                // More than a batch are renewed in turn. There are at most two,
+                // so each is renewed every half of its lease.
+                let runs = self.runs.leased(BATCH_LEN_MAX);
                 if runs.is_empty() {
                     self.heartbeat_at = None;
                     return;
                 }
-                // More than a batch can only be runs that wait for a store that
-                // is away; they are renewed in turn, the oldest claims first.
-                runs.truncate(BATCH_LEN_MAX);
                 let op = self.execute(Command::Heartbeat(Heartbeat {
                     runs: runs.clone(),
                     lease: self.config.lease,

@@ -104,10 +104,18 @@ impl Runs {
         }
     }
 
-    /// The runs whose leases this worker has to keep.
-    pub(super) fn leased(&self) -> impl Iterator<Item = Run> {
+    /// The runs whose leases this worker has to keep, the longest not renewed
+    /// first, at most `len_max` of them.
+    pub(super) fn leased(&self, len_max: usize) -> Vec<Run> {
         let leased = self.runs.iter().filter(|(_, state)| !state.lost);
-        leased.map(|(run, _)| *run)
+        let mut leased: Vec<_> = leased
+            .map(|(run, state)| (state.renewed_at, *run))
+            .collect();
+        if leased.len() > len_max {
+            leased.sort();
+            leased.truncate(len_max);
+        }
+        leased.into_iter().map(|(_, run)| run).collect()
     }
 
     /// The store renewed the lease by a command that was sent at `sent_at`.

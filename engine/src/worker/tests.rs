@@ -23,6 +23,8 @@ struct Bench {
     wire: VecDeque<(OpId, Command)>,
     /// Whether commands are answered at once.
     connected: bool,
+    /// What comes of every end of a run, instead of its being recorded.
+    refused: Option<StoreError>,
     started: Vec<ClaimedJob>,
     stops: Vec<(Run, StopReason)>,
     aborts: Vec<Run>,
@@ -57,6 +59,7 @@ impl Bench {
             model: ModelStore::new(),
             wire: VecDeque::new(),
             connected: true,
+            refused: None,
             started: Vec::new(),
             stops: Vec::new(),
             aborts: Vec::new(),
@@ -113,11 +116,14 @@ impl Bench {
     /// Carries out the oldest command and delivers its reply.
     fn answer(&mut self) {
         let (op, command) = self.wire.pop_front().expect("a command was sent");
-        let result = self.model.apply(self.now, &command);
-        self.input(Input::Replied {
-            op,
-            result: result.map_err(StoreError::from),
-        });
+        let result = match (&self.refused, &command) {
+            (Some(error), Command::Finish(_)) => Err(error.clone()),
+            _ => self
+                .model
+                .apply(self.now, &command)
+                .map_err(StoreError::from),
+        };
+        self.input(Input::Replied { op, result });
     }
 
     /// Carries out the oldest command or not, and delivers an error.
@@ -342,6 +348,26 @@ fn a_run_keeps_its_lease_for_as_long_as_it_takes() {
     let lease = bench.job(job).live.as_ref().unwrap().lease.unwrap();
     assert!(lease.expires_at > bench.now);
     assert_eq!(bench.stops, []);
+}
+
+#[test]
+fn more_runs_than_a_batch_are_renewed_in_turn() {
+    let mut bench = Bench::with(|config| {
+        config.jobs_max = 1_000;
+        config.jobs_min = 1_000;
+    });
+    bench.spawn_many(1..=2_000);
+    bench.pass(Duration::ZERO);
+    // The ends of the first thousand cannot be recorded, so that the leases of
+    // twice as many runs as a heartbeat can name have to be kept.
+    bench.refused = Some(StoreError::Failed("away".into()));
+    for n in 0..1_000 {
+        let run = bench.started[n].run;
+        bench.end(run, Ended::Completed);
+    }
+    assert_eq!(bench.started.len(), 2_000);
+    bench.pass(LEASE * 4);
+    assert_eq!(bench.stops, [], "every lease was renewed in time");
 }
 
 #[test]
