@@ -7,7 +7,6 @@ use super::{ClaimWork, Phase, Worker};
 use crate::ids::ClaimId;
 use crate::limits::BATCH_LEN_MAX;
 use crate::store::{Claim, Claimed, Command, Outcome, Quota, StoreError};
-use crate::worker::LaneKind;
 
 impl Worker {
     pub(super) fn start_claim(&mut self) {
@@ -48,7 +47,7 @@ impl Worker {
         self.send_claim(claim);
     }
 
-    pub(super) fn send_claim(&mut self, claim: Claim) {
+    fn send_claim(&mut self, claim: Claim) {
         let op = self.execute(Command::Claim(claim.clone()));
         let sent_at = self.now;
         self.claim.start(op, ClaimWork { claim, sent_at });
@@ -76,8 +75,7 @@ impl Worker {
         }
     }
 
-    pub(super) fn claim_failed(&mut self, work: ClaimWork, error: StoreError) {
-        let mut work = work;
+    pub(super) fn claim_failed(&mut self, mut work: ClaimWork, error: StoreError) {
         match error {
             StoreError::Unknown(_) => work.claim.repeat = true,
             StoreError::Failed(_) | StoreError::Rejected(_) => {
@@ -88,13 +86,12 @@ impl Worker {
         if self.phase != Phase::Running && !work.claim.repeat {
             return;
         }
-        let wait = self
-            .claim
-            .wait(self.now, work, Duration::MAX, &mut self.entropy);
-        self.observe_failure(LaneKind::Claim, error, wait);
+        let (lane, entropy) = (&mut self.claim, &mut self.entropy);
+        let failure = lane.failed(self.now, work, error, Duration::MAX, entropy);
+        self.observe(failure);
     }
 
-    pub(super) fn want_again(&mut self, quotas: &[Quota]) {
+    fn want_again(&mut self, quotas: &[Quota]) {
         for quota in quotas {
             self.demand.want(&quota.job_type);
         }

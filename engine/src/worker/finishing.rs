@@ -4,14 +4,13 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::Worker;
-use super::io::{Action, Ended, Observation};
-use super::runs::RunPhase;
+use super::io::{Ended, Observation};
+use super::runs::{RunPhase, RunState};
 use crate::draw::Purpose;
 use crate::ids::Run;
 use crate::limits::BATCH_LEN_MAX;
 use crate::retry::Verdict;
 use crate::store::{Command, Finish, Outcome, StoreError, Written};
-use crate::worker::LaneKind;
 
 impl Worker {
     pub(super) fn start_finish(&mut self) {
@@ -37,12 +36,9 @@ impl Worker {
         self.finish.succeeded();
         let mut announce = BTreeSet::new();
         for (finish, written) in batch.into_iter().zip(written) {
-            let job_type = self
-                .runs
-                .get(finish.run)
-                .map(|state| state.job_type.clone());
-            self.runs.remove(finish.run);
-            let Some(job_type) = job_type else { continue };
+            let Some(RunState { job_type, .. }) = self.runs.remove(finish.run) else {
+                continue;
+            };
             match (written, finish.outcome) {
                 (Written::Stale, _) => {
                     let run = finish.run;
@@ -59,9 +55,7 @@ impl Worker {
                 (Written::Applied, Outcome::Completed | Outcome::Errored { .. }) => {}
             }
         }
-        if !announce.is_empty() {
-            self.actions.push_back(Action::Announce(announce));
-        }
+        self.announce(announce);
     }
 
     pub(super) fn finish_failed(&mut self, batch: Vec<Finish>, error: StoreError) {
@@ -80,10 +74,9 @@ impl Worker {
                 }
             }
             StoreError::Failed(_) | StoreError::Unknown(_) => {
-                let wait = self
-                    .finish
-                    .wait(self.now, batch, Duration::MAX, &mut self.entropy);
-                self.observe_failure(LaneKind::Finish, error, wait);
+                let (lane, entropy) = (&mut self.finish, &mut self.entropy);
+                let failure = lane.failed(self.now, batch, error, Duration::MAX, entropy);
+                self.observe(failure);
             }
         }
     }
@@ -146,7 +139,7 @@ impl Worker {
         }
     }
 
-    pub(super) fn conclude(&mut self, run: Run, outcome: Outcome, warning: bool) {
+    fn conclude(&mut self, run: Run, outcome: Outcome, warning: bool) {
         let state = self.runs.get(run).expect("the caller knows the run");
         let observation = Observation::RunEnded {
             run,

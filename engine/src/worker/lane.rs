@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use crate::draw::{Entropy, Purpose};
 use crate::retry::jitter;
+use crate::store::StoreError;
 use crate::time::Timestamp;
-use crate::worker::OpId;
+use crate::worker::{Observation, OpId};
 
 /// The wait after the first error of a lane; it doubles with each further one.
 const RETRY_MIN: Duration = Duration::from_millis(100);
@@ -56,10 +57,6 @@ impl<T> Lane<T> {
         }
     }
 
-    pub(super) fn failures(&self) -> u32 {
-        self.failures
-    }
-
     pub(super) fn is_idle(&self) -> bool {
         matches!(self.state, LaneState::Idle)
     }
@@ -87,15 +84,16 @@ impl<T> Lane<T> {
         self.failures = 0;
     }
 
-    /// The command failed: keep `work` and wait, at most `wait_max`. Returns
-    /// the wait.
-    pub(super) fn wait(
+    /// The command failed with `error`: keep `work` and wait, at most
+    /// `wait_max`. Returns what an operator wants to know of it.
+    pub(super) fn failed(
         &mut self,
         now: Timestamp,
         work: T,
+        error: StoreError,
         wait_max: Duration,
         entropy: &mut Entropy,
-    ) -> Duration {
+    ) -> Observation {
         self.errors += 1;
         let doublings = self.failures.min(16);
         self.failures = self.failures.saturating_add(1);
@@ -107,7 +105,12 @@ impl<T> Lane<T> {
         let wait = jitter(base, RETRY_JITTER_PCT, draw).min(wait_max);
         let until = now.saturating_add(wait);
         self.state = LaneState::Waiting { until, work };
-        wait
+        Observation::StoreFailed {
+            lane: self.kind,
+            error,
+            failures: self.failures,
+            retry_in: wait,
+        }
     }
 
     /// When the wait ends, if the lane waits.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::io::{Action, Observation, StopReason};
+use super::io::{Observation, StopReason};
 use super::{HeartbeatWork, Period, Worker};
 use crate::lifecycle::RunEnd;
 use crate::limits::BATCH_LEN_MAX;
@@ -77,8 +77,6 @@ impl Worker {
             }
             self.observe(Observation::Reclaimed(reclaimed));
         }
-        if !announce.is_empty() {
-            self.actions.push_back(Action::Announce(announce));
-        }
+        self.announce(announce);
     }
 }

@@ -11,7 +11,7 @@ mod runs;
 #[cfg(test)]
 mod tests;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 pub use config::{TypeConfig, WorkerConfig};
@@ -19,7 +19,7 @@ pub use io::{Action, Ended, Input, Observation, OpId, StopReason};
 pub use lane::LaneKind;
 
 use crate::draw::{Entropy, Purpose};
-use crate::ids::{Run, WorkerId};
+use crate::ids::{JobType, Run, WorkerId};
 use crate::retry::jitter;
 use crate::store::{Claim, Command, Finish, Reply, StoreError};
 use crate::time::Timestamp;
@@ -201,9 +201,7 @@ impl Worker {
         for run in self.runs.lapsed(now, self.config.lease) {
             self.stop_run(run, StopReason::LeaseLost);
         }
-        for run in self.runs.abort_due(now) {
-            self.actions.push_back(Action::Abort(run));
-        }
+        self.abort_due();
         self.demand.want_due(now);
         if self.poll_at <= now {
             self.demand.want_all();
@@ -272,11 +270,10 @@ impl Worker {
                 other => {
                     // A lease must not run out in a wait.
                     let wait_max = self.config.lease / 8;
-                    let error = unexpected(other);
-                    let wait = self
-                        .heartbeat
-                        .wait(self.now, work, wait_max, &mut self.entropy);
-                    self.observe_failure(LaneKind::Heartbeat, error, wait);
+                    let (now, error) = (self.now, unexpected(other));
+                    let lane = &mut self.heartbeat;
+                    let failure = lane.failed(now, work, error, wait_max, &mut self.entropy);
+                    self.observe(failure);
                 }
             }
         } else if self.reclaim.awaits(op) {
@@ -284,11 +281,10 @@ impl Worker {
             match result {
                 Ok(Reply::Reclaimed(reclaimed)) => self.reclaimed(reclaimed),
                 other => {
-                    let error = unexpected(other);
-                    let wait = self
-                        .reclaim
-                        .wait(self.now, (), Duration::MAX, &mut self.entropy);
-                    self.observe_failure(LaneKind::Reclaim, error, wait);
+                    let (now, error) = (self.now, unexpected(other));
+                    let lane = &mut self.reclaim;
+                    let failure = lane.failed(now, (), error, Duration::MAX, &mut self.entropy);
+                    self.observe(failure);
                 }
             }
         }
@@ -311,10 +307,13 @@ impl Worker {
         {
             self.claim_again(work);
         }
-        if abort_at <= self.now {
-            for run in self.runs.abort_due(self.now) {
-                self.actions.push_back(Action::Abort(run));
-            }
+        // With a timeout of zero that is now.
+        self.abort_due();
+    }
+
+    fn abort_due(&mut self) {
+        for run in self.runs.abort_due(self.now) {
+            self.actions.push_back(Action::Abort(run));
         }
     }
 
@@ -333,19 +332,11 @@ impl Worker {
         self.actions.push_back(Action::Observe(observation));
     }
 
-    fn observe_failure(&mut self, kind: LaneKind, error: StoreError, retry_in: Duration) {
-        let failures = match kind {
-            LaneKind::Claim => self.claim.failures(),
-            LaneKind::Finish => self.finish.failures(),
-            LaneKind::Heartbeat => self.heartbeat.failures(),
-            LaneKind::Reclaim => self.reclaim.failures(),
-        };
-        self.observe(Observation::StoreFailed {
-            lane: kind,
-            error,
-            failures,
-            retry_in,
-        });
+    /// Tells other workers that jobs of these types became due, if there are any.
+    fn announce(&mut self, types: BTreeSet<JobType>) {
+        if !types.is_empty() {
+            self.actions.push_back(Action::Announce(types));
+        }
     }
 
     fn schedule_poll(&mut self) {

@@ -95,13 +95,13 @@ impl Runs {
         }
     }
 
-    /// The run is settled, or lost.
-    pub(super) fn remove(&mut self, run: Run) {
-        if let Some(state) = self.runs.remove(&run)
-            && state.phase != RunPhase::Finishing
-        {
+    /// The run is settled, or lost. Returns it if it was there.
+    pub(super) fn remove(&mut self, run: Run) -> Option<RunState> {
+        let state = self.runs.remove(&run)?;
+        if state.phase != RunPhase::Finishing {
             self.executing -= 1;
         }
+        Some(state)
     }
 
     /// The runs whose leases this worker has to keep, the longest not renewed
