@@ -53,6 +53,7 @@ pub struct JobSvcConfig<B: Backend = DefaultBackend> {
     pub(crate) backend: B::Options,
     pub(crate) poll_interval: Duration,
     pub(crate) poll_interval_deaf: Duration,
+    pub(crate) seed: Option<[u8; 32]>,
     /// How the worker behaves.
     pub poller_config: JobPollerConfig,
     /// What time it is.
@@ -67,15 +68,17 @@ pub struct JobSvcConfigBuilder<B: Backend = DefaultBackend> {
     poller_config: JobPollerConfig,
     poll_interval: Option<Duration>,
     clock: Option<ClockHandle>,
+    seed: Option<[u8; 32]>,
 }
 
 impl<B: Backend> JobSvcConfigBuilder<B> {
-    fn new() -> Self {
+    fn new(backend: B::Options) -> Self {
         Self {
-            backend: B::Options::default(),
+            backend,
             poller_config: JobPollerConfig::default(),
             poll_interval: None,
             clock: None,
+            seed: None,
         }
     }
 
@@ -100,6 +103,18 @@ impl<B: Backend> JobSvcConfigBuilder<B> {
         self
     }
 
+    /// What the randomness of the service is seeded with: the identity of its
+    /// worker, the keys of its spawns, all jitter. Default: the operating
+    /// system.
+    ///
+    /// For simulations and tests that are to be repeated. Two processes on one
+    /// database must never have the same seed, nor a process the seed of an
+    /// earlier one: the database could not tell them apart.
+    pub fn seed(mut self, seed: [u8; 32]) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
     /// Checks what was gathered.
     ///
     /// # Errors
@@ -112,15 +127,24 @@ impl<B: Backend> JobSvcConfigBuilder<B> {
             poll_interval: self.poll_interval.unwrap_or(POLL_INTERVAL),
             poll_interval_deaf: self.poll_interval.unwrap_or(POLL_INTERVAL_DEAF),
             poller_config: self.poller_config,
+            seed: self.seed,
             clock: self.clock.unwrap_or_else(|| Clock::handle().clone()),
         })
+    }
+}
+
+impl<B: Backend> JobSvcConfig<B> {
+    /// A service on any backend, one of the application's own in particular.
+    /// [`Backend`] has an example.
+    pub fn with_backend(options: B::Options) -> JobSvcConfigBuilder<B> {
+        JobSvcConfigBuilder::new(options)
     }
 }
 
 impl JobSvcConfig<Memory> {
     /// A service in memory: its jobs are gone with the process.
     pub fn memory() -> JobSvcConfigBuilder<Memory> {
-        JobSvcConfigBuilder::new()
+        Self::with_backend(Default::default())
     }
 }
 
@@ -132,7 +156,7 @@ mod postgres {
     impl JobSvcConfig<Postgres> {
         /// A service on Postgres.
         pub fn builder() -> JobSvcConfigBuilder<Postgres> {
-            JobSvcConfigBuilder::new()
+            Self::with_backend(Default::default())
         }
     }
 
@@ -202,7 +226,7 @@ mod sqlite {
     impl JobSvcConfig<Sqlite> {
         /// A service on a SQLite file.
         pub fn sqlite() -> JobSvcConfigBuilder<Sqlite> {
-            JobSvcConfigBuilder::new()
+            Self::with_backend(Default::default())
         }
     }
 

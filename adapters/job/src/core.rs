@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use job_engine::draw::Purpose;
-use job_engine::{Command, Entropy, JobType, Reply, StoreError};
+use job_engine::{Command, Entropy, JobType, Reply, StoreError, WorkerId};
 use job_tokio::{Announcer, ClockHandle, Store, Wakes};
 use tokio::time::timeout;
 
@@ -26,6 +26,7 @@ pub(crate) struct Core<B: Backend> {
     clock: ClockHandle,
     wakes: Wakes,
     announcer: Announcer,
+    worker: WorkerId,
     entropy: Mutex<Entropy>,
     spawns: AtomicU64,
 }
@@ -36,7 +37,7 @@ impl<B: Backend> Core<B> {
         store: B::Store,
         pool: B::Pool,
         clock: ClockHandle,
-        entropy: Entropy,
+        mut entropy: Entropy,
     ) -> Self {
         Self {
             announcer: Announcer::start(store.clone()),
@@ -44,6 +45,7 @@ impl<B: Backend> Core<B> {
             pool,
             clock,
             wakes: Wakes::new(),
+            worker: entropy.worker_id(),
             entropy: Mutex::new(entropy),
             spawns: AtomicU64::new(0),
         }
@@ -67,6 +69,11 @@ impl<B: Backend> Core<B> {
 
     pub(crate) fn announcer(&self) -> &Announcer {
         &self.announcer
+    }
+
+    /// The identity of this process, under which it claims once it polls.
+    pub(crate) fn worker(&self) -> WorkerId {
+        self.worker
     }
 
     /// Tells a spawn from all others.

@@ -103,6 +103,7 @@
 //! - `json-schema`: JSON schemas of the event types.
 //! - `tokio-task-names`: names the task of each run after its job; needs
 //!   `--cfg tokio_unstable`.
+//! - `sim`: lets a simulator kill a worker, and choose where it dies.
 //! - `fail-on-warnings`: for building this crate with warnings as errors.
 
 #![cfg_attr(feature = "fail-on-warnings", deny(warnings))]

@@ -10,7 +10,8 @@ use chrono::{DateTime, Utc};
 use job_engine::lifecycle::RunEnd;
 use job_engine::store::{ClaimedJob, Finish, Outcome, Written};
 use job_engine::worker::{Ended, TypeConfig};
-use job_engine::{Command, Due, ErrorText, Reply, Run, WorkerId};
+use job_engine::{Command, Due, ErrorText, Reply, Run};
+use job_tokio::fault::fault_point;
 use job_tokio::{RunJob, StopSignal, to_timestamp};
 use tokio::time::timeout;
 use tracing::{Instrument, Span, field, info_span};
@@ -101,17 +102,12 @@ pub(crate) struct Runners<B: Backend> {
 struct Inner<B: Backend> {
     core: Arc<Core<B>>,
     registry: Registry<B>,
-    worker: WorkerId,
 }
 
 impl<B: Backend> Runners<B> {
-    pub(crate) fn new(core: Arc<Core<B>>, registry: Registry<B>, worker: WorkerId) -> Self {
+    pub(crate) fn new(core: Arc<Core<B>>, registry: Registry<B>) -> Self {
         Self {
-            inner: Arc::new(Inner {
-                core,
-                registry,
-                worker,
-            }),
+            inner: Arc::new(Inner { core, registry }),
         }
     }
 }
@@ -128,7 +124,7 @@ impl<B: Backend> RunJob for Runners<B> {
             job_id = %job.run.job,
             job_type = %job.job_type,
             attempt = job.attempt,
-            poller_id = %inner.worker,
+            poller_id = %inner.core.worker(),
             conclusion = field::Empty,
             error = field::Empty,
             error.message = field::Empty,
@@ -231,8 +227,12 @@ impl<B: Backend> Inner<B> {
                 // If the commit may have landed all the same, the engine finds
                 // out: it records a failure of this very run, which the store
                 // refuses if the run is over.
+                fault_point(self.core.worker(), "before_commit").await;
                 match timeout(COMMIT_TIMEOUT, transaction.commit()).await {
-                    Ok(Ok(())) => Ended::Settled(end),
+                    Ok(Ok(())) => {
+                        fault_point(self.core.worker(), "after_commit").await;
+                        Ended::Settled(end)
+                    }
                     Ok(Err(error)) => failed(&chain(&error)),
                     Err(_) => failed("the commit of the runner's transaction took too long"),
                 }

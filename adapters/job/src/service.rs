@@ -51,10 +51,10 @@ impl<B: Backend> Jobs<B> {
         // Once more: the fields of a config can be changed after it was built.
         B::check(&config.backend).map_err(JobError::Config)?;
         let (pool, store) = B::open(config.backend, &config.clock).await?;
-        let mut seed = [0; 32];
-        getrandom::fill(&mut seed)
-            .map_err(|error| JobError::Config(format!("no randomness to be had: {error}")))?;
-        let entropy = Entropy::from_seed(seed);
+        let entropy = Entropy::from_seed(match config.seed {
+            Some(seed) => seed,
+            None => seed_of_the_system()?,
+        });
         Ok(Self {
             core: Arc::new(Core::new(store, pool, config.clock, entropy.clone())),
             registry: Arc::new(Mutex::new(Some(Registry::new()))),
@@ -198,8 +198,7 @@ impl<B: Backend> Jobs<B> {
             poll_interval_deaf: self.settings.poll_interval_deaf,
             shutdown_timeout: poller.shutdown_timeout,
         };
-        let id = self.entropy.worker_id();
-        let runners = Runners::new(Arc::clone(&self.core), registry, id);
+        let runners = Runners::new(Arc::clone(&self.core), registry);
         self.driver = Some(Arc::new(DriverHandle::start(DriverConfig {
             store: self.core.store().clone(),
             clock: self.core.clock().clone(),
@@ -257,10 +256,26 @@ impl<B: Backend> Jobs<B> {
         Ok(())
     }
 
+    /// Ends the worker as a crash of the process would; for simulations.
+    #[cfg(feature = "sim")]
+    #[doc(hidden)]
+    pub fn kill(&self) {
+        if let Some(driver) = &self.driver {
+            driver.kill();
+        }
+    }
+
     fn registry(&self) -> MutexGuard<'_, Option<Registry<B>>> {
         // A panic of the caller's doing leaves the registry as it is.
         self.registry.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn seed_of_the_system() -> Result<[u8; 32], JobError> {
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed)
+        .map_err(|error| JobError::Config(format!("no randomness to be had: {error}")))?;
+    Ok(seed)
 }
 
 impl<B: Backend> Clone for Jobs<B> {
@@ -280,5 +295,29 @@ impl<B: Backend> std::fmt::Debug for Jobs<B> {
         f.debug_struct("Jobs")
             .field("polling", &self.driver.is_some())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Memory;
+
+    async fn jobs(seed: Option<[u8; 32]>) -> Jobs<Memory> {
+        let mut config = JobSvcConfig::memory();
+        if let Some(seed) = seed {
+            config = config.seed(seed);
+        }
+        Jobs::init(config.build().unwrap()).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_seed_decides_who_a_worker_is_and_what_its_spawns_are_known_by() {
+        let (one, same) = (jobs(Some([1; 32])).await, jobs(Some([1; 32])).await);
+        assert_eq!(one.core.worker(), same.core.worker());
+        assert_eq!(one.core.spawn_token(), same.core.spawn_token());
+        for other in [jobs(Some([2; 32])).await, jobs(None).await] {
+            assert_ne!(one.core.worker(), other.core.worker());
+        }
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use job_engine::store::{NewJob, Spawned};
 use job_engine::{Command, Due, Payload, Reply};
+use job_tokio::fault::fault_point;
 use job_tokio::to_timestamp;
 use serde::Serialize;
 use tracing::instrument;
@@ -133,6 +134,7 @@ impl<Config: Serialize + Send + Sync, B: Backend> JobSpawner<Config, B> {
         let new = self.new_job(id, &config, due, unique_type)?;
         let command = Command::Spawn(vec![new.clone()]);
         let reply = self.core.execute(&command).await?;
+        fault_point(self.core.worker(), "after_spawn").await;
         let job = self.spawned(&new, reply)?;
         self.core.wake(self.job_type.as_engine());
         Ok(job)

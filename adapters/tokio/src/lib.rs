@@ -10,6 +10,7 @@ pub mod clock;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod driver;
+pub mod fault;
 pub mod memory;
 pub mod store;
 mod time;

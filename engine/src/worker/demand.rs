@@ -7,7 +7,7 @@ use crate::store::{Claimed, Quota};
 use crate::time::Timestamp;
 
 /// What the worker believes about the due jobs of each of its types.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Demand {
     types: BTreeMap<JobType, TypeDemand>,
     /// The type that was served last when there were too few places for all;
@@ -15,7 +15,7 @@ pub(super) struct Demand {
     served_last: Option<JobType>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct TypeDemand {
     /// There may be due jobs that no claim has looked for yet.
     wanted: bool,

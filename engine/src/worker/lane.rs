@@ -30,7 +30,7 @@ pub enum LaneKind {
 
 /// `work` is what the command is about; it is kept while the command is under
 /// way, and after an error until it is tried again.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Lane<T> {
     kind: LaneKind,
     state: LaneState<T>,
@@ -40,7 +40,7 @@ pub(super) struct Lane<T> {
     errors: u64,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum LaneState<T> {
     Idle,
     InFlight { op: OpId, work: T },

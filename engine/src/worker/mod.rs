@@ -44,7 +44,9 @@ const PERIOD_JITTER: u32 = 10;
 /// backwards counts as standing still. Every [`Action::Execute`] must be
 /// answered by one [`Input::Replied`], every [`Action::Start`] by one
 /// [`Input::RunEnded`]. After [`Action::Stopped`] it does nothing more.
-#[derive(Debug)]
+///
+/// A clone is a worker in the same state: with the same inputs it does the same.
+#[derive(Clone, Debug)]
 pub struct Worker {
     id: WorkerId,
     config: WorkerConfig,
@@ -83,13 +85,13 @@ enum Phase {
     Stopped,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct ClaimWork {
     claim: Claim,
     sent_at: Timestamp,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct HeartbeatWork {
     runs: Vec<Run>,
     sent_at: Timestamp,

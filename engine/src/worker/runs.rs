@@ -9,13 +9,13 @@ use crate::time::Timestamp;
 
 /// All of them, by run: of one job there can be two, an old one that has lost
 /// its lease and the current one.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Runs {
     runs: BTreeMap<Run, RunState>,
     executing: u32,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct RunState {
     pub(super) job_type: JobType,
     pub(super) attempt: u32,

@@ -40,6 +40,117 @@ pub type DefaultBackend = Memory;
 ///
 /// A runner that is to work on any of them is generic over it:
 /// `impl<B: Backend> JobRunner<B> for MyRunner`.
+///
+/// # Examples
+///
+/// A backend of one's own: a store that other services of the process use too.
+///
+/// ```
+/// use job::backend::{AfterCommit, AtomicWrite, Backend, CallerTransaction};
+/// use job::{ClockHandle, JobError, JobSvcConfig, Jobs};
+/// use job_engine::{Command, JobType, Reply, StoreError, Timestamp};
+/// use job_tokio::{MemoryStore, MemoryTransaction};
+///
+/// enum Shared {}
+///
+/// #[derive(Clone, Debug, Default)]
+/// struct Options {
+///     store: Option<MemoryStore>,
+/// }
+///
+/// impl Backend for Shared {
+///     type Options = Options;
+///     type Pool = MemoryStore;
+///     type Transaction = Transaction;
+///     type Operation = NoOperation;
+///     type Store = MemoryStore;
+///
+///     fn check(options: &Options) -> Result<(), String> {
+///         options.store.as_ref().map(|_| ()).ok_or("no store".into())
+///     }
+///
+///     async fn open(
+///         options: Options,
+///         _: &ClockHandle,
+///     ) -> Result<(MemoryStore, MemoryStore), JobError> {
+///         let store = options.store.expect("it was checked");
+///         Ok((store.clone(), store))
+///     }
+///
+///     async fn close(_: &MemoryStore) {}
+/// }
+///
+/// struct Transaction(MemoryTransaction);
+///
+/// impl AtomicWrite<Shared> for Transaction {
+///     async fn execute(
+///         &mut self,
+///         _: &MemoryStore,
+///         now: Option<Timestamp>,
+///         command: &Command,
+///     ) -> Result<Reply, StoreError> {
+///         self.0.execute(now, command)
+///     }
+///
+///     async fn after_commit(
+///         &mut self,
+///         _: &MemoryStore,
+///         _: &JobType,
+///         wake: AfterCommit,
+///     ) -> Result<(), StoreError> {
+///         wake();
+///         Ok(())
+///     }
+/// }
+///
+/// impl CallerTransaction<Shared> for Transaction {
+///     async fn commit(self) -> Result<(), StoreError> {
+///         self.0.commit();
+///         Ok(())
+///     }
+///
+///     async fn rollback(self) {
+///         self.0.rollback();
+///     }
+/// }
+///
+/// /// There are none.
+/// enum NoOperation {}
+/// # impl AtomicWrite<Shared> for NoOperation {
+/// #     async fn execute(
+/// #         &mut self,
+/// #         _: &MemoryStore,
+/// #         _: Option<Timestamp>,
+/// #         _: &Command,
+/// #     ) -> Result<Reply, StoreError> {
+/// #         match *self {}
+/// #     }
+/// #     async fn after_commit(
+/// #         &mut self,
+/// #         _: &MemoryStore,
+/// #         _: &JobType,
+/// #         _: AfterCommit,
+/// #     ) -> Result<(), StoreError> {
+/// #         match *self {}
+/// #     }
+/// # }
+/// # impl CallerTransaction<Shared> for NoOperation {
+/// #     async fn commit(self) -> Result<(), StoreError> {
+/// #         match self {}
+/// #     }
+/// #     async fn rollback(self) {
+/// #         match self {}
+/// #     }
+/// # }
+///
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// let store = Some(MemoryStore::new(|| Timestamp::EPOCH));
+/// let config = JobSvcConfig::<Shared>::with_backend(Options { store }).build()?;
+/// let jobs = Jobs::init(config).await?;
+/// assert!(jobs.pool().jobs().await.is_empty());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # }).unwrap();
+/// ```
 pub trait Backend: Sized + Send + Sync + 'static {
     /// What to open, as the builder gathers it.
     type Options: Clone + Default + fmt::Debug + Send + Sync;

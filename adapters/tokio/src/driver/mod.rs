@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use job_engine::store::Outcome;
 use job_engine::worker::{Action, Ended, Input, OpId, WorkerConfig};
 use job_engine::{Command, Entropy, Reply, StoreError, Timestamp, Worker};
 use tokio::sync::{mpsc, watch};
@@ -23,6 +24,7 @@ pub use signal::StopSignal;
 
 use crate::announcer::Announcer;
 use crate::clock::{BusyGuard, ClockHandle};
+use crate::fault::fault_point;
 use crate::store::{Store, Wake};
 use crate::wakes::Wakes;
 use runs::RunTasks;
@@ -70,6 +72,8 @@ pub struct DriverConfig<S, R> {
 pub struct DriverHandle {
     shutdown: watch::Sender<bool>,
     stopped: watch::Receiver<bool>,
+    #[cfg(feature = "sim")]
+    task: tokio::task::AbortHandle,
 }
 
 impl DriverHandle {
@@ -85,11 +89,20 @@ impl DriverHandle {
         let driver = Driver::new(config);
         // The one task that nobody owns: it outlives a dropped handle for as
         // long as the shutdown takes.
-        tokio::spawn(clock.participate(async move {
+        #[cfg_attr(
+            not(feature = "sim"),
+            expect(unused_variables, reason = "nobody kills it")
+        )]
+        let task = tokio::spawn(clock.participate(async move {
             driver.run(shutdown_asked).await;
             stopped_sender.send_replace(true);
         }));
-        Self { shutdown, stopped }
+        Self {
+            shutdown,
+            stopped,
+            #[cfg(feature = "sim")]
+            task: task.abort_handle(),
+        }
     }
 
     /// Asks the driver to shut down and waits until it has. May be called
@@ -99,6 +112,15 @@ impl DriverHandle {
         let mut stopped = self.stopped.clone();
         // An error means that the runtime has dropped the driver: stopped, too.
         let _ = stopped.wait_for(|stopped| *stopped).await;
+    }
+
+    /// Ends the driver as a crash of its process would: nothing is told, put
+    /// back or waited for, and its runners and store calls are dropped where
+    /// they are, when the runtime next gets to it. A [`DriverHandle::shutdown`]
+    /// that waits then returns.
+    #[cfg(feature = "sim")]
+    pub fn kill(&self) {
+        self.task.abort();
     }
 }
 
@@ -147,7 +169,7 @@ impl<S: Store, R: RunJob> Driver<S, R> {
         listener.spawn(async move { store.listen(wakes).await });
         let mut shutting_down = false;
         loop {
-            self.perform_actions();
+            self.perform_actions().await;
             if self.stopped {
                 return;
             }
@@ -177,15 +199,26 @@ impl<S: Store, R: RunJob> Driver<S, R> {
                     Wake::Restored => Input::Listening(true),
                 },
             };
+            if let Some(point) = point_before(&input) {
+                fault_point(self.worker.id(), point).await;
+            }
             self.worker.handle_input(self.clock.timestamp(), input);
         }
     }
 
-    fn perform_actions(&mut self) {
+    async fn perform_actions(&mut self) {
         while let Some(action) = self.worker.poll_action() {
             match action {
-                Action::Execute { op, command } => self.execute(op, command),
-                Action::Start(job) => self.runs.start(&*self.runners, job),
+                Action::Execute { op, command } => {
+                    if gives_back(&command) {
+                        fault_point(self.worker.id(), "before_release").await;
+                    }
+                    self.execute(op, command);
+                }
+                Action::Start(job) => {
+                    fault_point(self.worker.id(), "before_start").await;
+                    self.runs.start(&*self.runners, job);
+                }
                 Action::Stop { run, reason } => self.runs.stop(run, reason),
                 Action::Abort(run) => self.runs.abort(run),
                 Action::Announce(types) => {
@@ -214,6 +247,36 @@ impl<S: Store, R: RunJob> Driver<S, R> {
         };
         self.calls.spawn(call.instrument(span));
     }
+}
+
+/// The fault point that lies between an input and its being handled.
+fn point_before(input: &Input) -> Option<&'static str> {
+    match input {
+        Input::RunEnded { .. } => Some("after_run"),
+        Input::Replied {
+            result: Ok(reply), ..
+        } => match reply {
+            Reply::Claimed(_) => Some("after_claim"),
+            Reply::Finished(_) => Some("after_finish"),
+            Reply::Heartbeat(_) => Some("after_heartbeat"),
+            Reply::Reclaimed(_) => Some("after_reclaim"),
+            Reply::Spawned(_) | Reply::Checkpointed(_) | Reply::Found(_) => None,
+        },
+        Input::TimerFired
+        | Input::Woken(_)
+        | Input::Listening(_)
+        | Input::Replied { result: Err(_), .. }
+        | Input::ShutdownRequested => None,
+    }
+}
+
+/// Whether a command gives a job back that its worker cannot finish.
+fn gives_back(command: &Command) -> bool {
+    let Command::Finish(finishes) = command else {
+        return false;
+    };
+    let mut outcomes = finishes.iter().map(|finish| &finish.outcome);
+    outcomes.any(|outcome| *outcome == Outcome::Released)
 }
 
 /// Ends when the timer of a worker is due.
