@@ -14,6 +14,8 @@ pub mod lifecycle;
 pub mod limits;
 pub mod model;
 pub mod payload;
+#[cfg_attr(not(feature = "planted"), doc(hidden))]
+pub mod planted;
 pub mod retry;
 pub mod store;
 pub mod time;

@@ -3,6 +3,9 @@
 //! The simulator runs it, the in-memory store wraps it, and the SQL stores are
 //! compared with it. It is written to be read: one function a command.
 
+#[cfg(feature = "planted")]
+mod planted;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::history::{Lease, Live, RunRecord, Snapshot};
@@ -10,6 +13,7 @@ use crate::ids::{ClaimId, JobId, JobType, Run};
 use crate::lifecycle::RunEnd;
 use crate::limits::COUNT_MAX;
 use crate::payload::ErrorText;
+use crate::planted::{Bug, planted};
 use crate::store::{
     AfterCrash, Checkpoint, Claim, Claimed, ClaimedJob, Command, Finish, Heartbeat, NewJob,
     Outcome, Reclaim, Reclaimed, Rejection, Reply, Spawned, Written,
@@ -24,6 +28,8 @@ pub struct ModelStore {
     pending: BTreeSet<(JobType, Timestamp, JobId)>,
     running: BTreeSet<JobId>,
     unique_types: BTreeMap<JobType, JobId>,
+    #[cfg(feature = "planted")]
+    memory: planted::Memory,
 }
 
 /// One job as the model holds it; taken out and put back by transactions.
@@ -97,13 +103,22 @@ impl ModelStore {
 
     fn spawn(&mut self, now: Timestamp, new: &NewJob) -> Spawned {
         if let Some(existing) = self.jobs.get(&new.id) {
-            return if existing.token == new.token {
-                Spawned::Created
-            } else {
-                Spawned::DuplicateId
-            };
+            let same = existing.token == new.token && !planted(Bug::RepeatedSpawnIsDuplicate);
+            let pending = existing
+                .job
+                .live
+                .as_ref()
+                .is_some_and(|l| l.lease.is_none());
+            if same {
+                return Spawned::Created;
+            } else if !(planted(Bug::SpawnOverwrites) && pending) {
+                return Spawned::DuplicateId;
+            }
         }
-        if new.unique_type && self.unique_types.contains_key(&new.job_type) {
+        let unique = self.unique_types.get(&new.job_type);
+        let unique =
+            unique.filter(|id| !planted(Bug::UniqueFreedAtEnd) || self.jobs[id].job.live.is_some());
+        if new.unique_type && unique.is_some() {
             return Spawned::DuplicateUniqueType;
         }
         let job = Snapshot {
@@ -134,7 +149,11 @@ impl ModelStore {
             jobs: Vec::new(),
             next_due: Vec::new(),
         };
-        if claim.repeat {
+        #[cfg(feature = "planted")]
+        {
+            self.memory.lease = claim.lease;
+        }
+        if claim.repeat && !planted(Bug::RepeatedClaimTakesMore) {
             claimed.jobs = self.renew_claim(now, claim);
         }
         if claimed.jobs.is_empty() {
@@ -174,11 +193,21 @@ impl ModelStore {
 
     /// Up to `jobs_max` jobs of a type that are due, the longest due first.
     fn due(&self, now: Timestamp, job_type: &JobType, jobs_max: usize) -> Vec<JobId> {
-        self.pending_of(job_type, Timestamp::MIN)
+        let now = if planted(Bug::ClaimsEarly) {
+            now.saturating_add(std::time::Duration::from_secs(1))
+        } else {
+            now
+        };
+        let jobs_max = jobs_max + usize::from(planted(Bug::ClaimOverQuota));
+        let due = self
+            .pending_of(job_type, Timestamp::MIN)
             .take_while(|(_, due_at, _)| *due_at <= now)
-            .take(jobs_max)
-            .map(|(_, _, id)| *id)
-            .collect()
+            .map(|(_, _, id)| *id);
+        if planted(Bug::ClaimNewestFirst) {
+            let newest = due.collect::<Vec<_>>().into_iter().rev();
+            return newest.take(jobs_max).collect();
+        }
+        due.take(jobs_max).collect()
     }
 
     fn next_due(&self, now: Timestamp, job_type: &JobType) -> Option<Timestamp> {
@@ -201,7 +230,11 @@ impl ModelStore {
     fn grant(&mut self, now: Timestamp, job: JobId, claim: &Claim) -> ClaimedJob {
         self.update(job, |job| {
             let live = job.live.as_mut().expect("a pending job is live");
-            live.fence = live.fence.next();
+            let last = job.runs.last().map(|run| run.end);
+            let reuse = matches!(last, Some(RunEnd::Released | RunEnd::Rescheduled));
+            if !(planted(Bug::ClaimReusesFence) && reuse) {
+                live.fence = live.fence.next();
+            }
             live.lease = Some(Lease {
                 worker: claim.id.worker,
                 claim_seq: claim.id.seq,
@@ -214,7 +247,10 @@ impl ModelStore {
 
     fn finish(&mut self, now: Timestamp, finish: &Finish) -> Written {
         let Finish { run, outcome } = finish;
-        if !self.is_running(*run) {
+        let current = self.is_running(*run);
+        #[cfg(feature = "planted")]
+        let current = self.finishes_by_mistake(now, *run).unwrap_or(current);
+        if !current {
             return self.was_finished(*run, outcome.end());
         }
         self.end_run(
@@ -223,11 +259,25 @@ impl ModelStore {
             outcome.end(),
             outcome.error().cloned(),
             |live| {
+                let now = if planted(Bug::DelayFromDueTime) {
+                    live.due_at
+                } else {
+                    now
+                };
                 let (due_at, attempt) = match outcome {
                     Outcome::Completed | Outcome::Errored { .. } => return None,
+                    Outcome::Rescheduled { due } if planted(Bug::RescheduleKeepsAttempt) => {
+                        (due.resolve(now), live.attempt)
+                    }
                     Outcome::Rescheduled { due } => (due.resolve(now), 1),
+                    Outcome::Retried { attempt, .. } if planted(Bug::RetryIgnoresDelay) => {
+                        (now, (*attempt).min(COUNT_MAX))
+                    }
                     Outcome::Retried { delay, attempt, .. } => {
                         (now.saturating_add(*delay), (*attempt).min(COUNT_MAX))
+                    }
+                    Outcome::Released if planted(Bug::ReleaseCountsAttempt) => {
+                        (now, live.attempt.saturating_add(1).min(COUNT_MAX))
                     }
                     Outcome::Released => (now, live.attempt),
                 };
@@ -245,7 +295,8 @@ impl ModelStore {
     /// A repeat of the write that ended the run is no news; any other is stale.
     fn was_finished(&self, run: Run, end: RunEnd) -> Written {
         let runs = self.jobs.get(&run.job).map_or(&[][..], |e| &e.job.runs);
-        if runs.iter().any(|r| r.fence == run.fence && r.end == end) {
+        let known = runs.iter().any(|r| r.fence == run.fence && r.end == end);
+        if known && !planted(Bug::RepeatedFinishIsStale) {
             Written::Applied
         } else {
             Written::Stale
@@ -254,26 +305,46 @@ impl ModelStore {
 
     fn heartbeat(&mut self, now: Timestamp, heartbeat: &Heartbeat) -> Vec<Written> {
         let expires_at = now.saturating_add(heartbeat.lease);
+        #[cfg(feature = "planted")]
+        self.renew_all_owned(now, heartbeat);
         let runs = heartbeat.runs.iter();
         runs.map(|run| {
-            self.write(*run, |live| {
+            let written = self.write(*run, |live| {
                 let lease = live.lease.as_mut().expect("a running job has a lease");
                 lease.expires_at = expires_at;
-            })
+            });
+            if planted(Bug::StaleHeartbeatApplied) {
+                return Written::Applied;
+            }
+            written
         })
         .collect()
     }
 
     fn checkpoint(&mut self, checkpoint: &Checkpoint) -> Written {
+        if planted(Bug::CheckpointIgnoresFence)
+            && let Some(entry) = self.jobs.get_mut(&checkpoint.run.job)
+            && let Some(live) = &mut entry.job.live
+        {
+            live.state = Some(checkpoint.state.clone());
+            return Written::Applied;
+        }
         self.write(checkpoint.run, |live| {
             live.state = Some(checkpoint.state.clone());
         })
     }
 
     fn reclaim(&mut self, now: Timestamp, reclaim: &Reclaim) -> Vec<Reclaimed> {
+        let page = if planted(Bug::ReclaimPageHidesOthers) {
+            1
+        } else {
+            usize::MAX
+        };
         let lapsed: Vec<_> = self
             .running
             .iter()
+            .filter(|id| self.has_lapsed(now, **id))
+            .take(page)
             .filter_map(|id| {
                 let job = &self.jobs[id].job;
                 let policy = reclaim
@@ -281,7 +352,7 @@ impl ModelStore {
                     .iter()
                     .find(|policy| policy.job_type == job.job_type)?;
                 let live = job.live.as_ref()?;
-                let lease = live.lease.filter(|lease| lease.expires_at <= now)?;
+                let lease = live.lease?;
                 let alive = lease.expires_at.saturating_since(lease.claimed_at);
                 let run = Run {
                     job: *id,
@@ -295,6 +366,8 @@ impl ModelStore {
             })
             .take(reclaim.jobs_max as usize)
             .collect();
+        #[cfg(feature = "planted")]
+        let lapsed = self.read_before(now, lapsed);
         let lapsed = lapsed.into_iter();
         lapsed
             .map(|(run, attempt, after)| {
@@ -304,23 +377,44 @@ impl ModelStore {
                         (RunEnd::Abandoned, Some(ErrorText::new(reason)))
                     }
                 };
-                self.end_run(now, run.job, end, error, |live| match after {
-                    AfterCrash::Retry { attempt, crashes } => Some(Live {
-                        due_at: now,
-                        attempt,
-                        crashes,
-                        ..live
-                    }),
+                self.end_run(now, run.job, end, error, |mut live| match after {
+                    AfterCrash::Retry { attempt, crashes } => {
+                        if planted(Bug::LostRunLosesState) {
+                            live.state = None;
+                        }
+                        Some(Live {
+                            due_at: now,
+                            attempt,
+                            crashes,
+                            ..live
+                        })
+                    }
+                    AfterCrash::Abandon(_) if planted(Bug::AbandonedJobGoesBack) => Some(live),
                     AfterCrash::Abandon(_) => None,
                 });
+                let job_type = self.jobs[&run.job].job.job_type.clone();
+                if planted(Bug::AbandonedJobVanishes) && end == RunEnd::Abandoned {
+                    self.restore(run.job, None);
+                }
                 Reclaimed {
                     run,
-                    job_type: self.jobs[&run.job].job.job_type.clone(),
+                    job_type,
                     attempt,
                     end,
                 }
             })
             .collect()
+    }
+
+    fn has_lapsed(&self, now: Timestamp, running: JobId) -> bool {
+        let live = self.jobs[&running].job.live.as_ref();
+        live.and_then(|live| live.lease).is_some_and(|lease| {
+            #[cfg(feature = "planted")]
+            if let Some(lapsed) = self.lapses_by_mistake(now, &lease) {
+                return lapsed;
+            }
+            lease.expires_at <= now
+        })
     }
 
     /// Ends the current run of a job; `next` makes the live part that follows.
@@ -337,6 +431,13 @@ impl ModelStore {
             let lease = live.lease.take().expect("a running job has a lease");
             let (fence, attempt) = (live.fence, live.attempt);
             job.live = next(live);
+            if planted(Bug::LostRunNotRecorded) && end == RunEnd::Lost {
+                return;
+            }
+            let end = match end {
+                RunEnd::Retried if planted(Bug::HistoryWrongEnd) => RunEnd::Rescheduled,
+                end => end,
+            };
             job.runs.push(RunRecord {
                 fence,
                 attempt,

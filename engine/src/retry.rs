@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::limits::COUNT_MAX;
+use crate::planted::{Bug, planted};
 
 /// How a job type retries after an error.
 ///
@@ -71,19 +72,32 @@ impl RetrySettings {
 
     /// The wait after `attempt` (from 1) failed, without jitter.
     pub fn backoff(&self, attempt: u32) -> Duration {
-        let doublings = attempt.saturating_sub(1);
+        let doublings = if planted(Bug::BackoffOffByOne) {
+            attempt
+        } else {
+            attempt.saturating_sub(1)
+        };
+        let max = self.longest_backoff();
         let nanos = 1_u128
             .checked_shl(doublings)
             .and_then(|factor| self.min_backoff.as_nanos().checked_mul(factor));
         match nanos {
-            Some(nanos) if nanos < self.max_backoff.as_nanos() => from_nanos(nanos),
-            _ => self.max_backoff,
+            Some(nanos) if nanos < max.as_nanos() => from_nanos(nanos),
+            _ => max,
         }
     }
 
     /// The wait after `attempt` failed; `draw` is a uniformly random number.
     pub fn jittered_backoff(&self, attempt: u32, draw: u64) -> Duration {
-        jitter(self.backoff(attempt), self.backoff_jitter_pct, draw).min(self.max_backoff)
+        let wait = jitter(self.backoff(attempt), self.backoff_jitter_pct, draw);
+        wait.min(self.longest_backoff())
+    }
+
+    fn longest_backoff(&self) -> Duration {
+        if planted(Bug::BackoffIgnoresMax) {
+            return Duration::MAX;
+        }
+        self.max_backoff
     }
 
     /// What follows the failure of `attempt`, which ran for `ran`.
@@ -95,8 +109,9 @@ impl RetrySettings {
             };
         }
         let next = attempt.saturating_add(1).min(COUNT_MAX);
+        let uncounted = u32::from(planted(Bug::AttemptCapOffByOne));
         match self.n_attempts {
-            Some(cap) if attempt >= cap => Verdict::GiveUp,
+            Some(cap) if attempt >= cap.saturating_add(uncounted) => Verdict::GiveUp,
             _ => Verdict::Retry {
                 delay: self.jittered_backoff(attempt, draw),
                 attempt: next,

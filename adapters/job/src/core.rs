@@ -1,11 +1,13 @@
 //! What the service, its spawners and its runners share.
 
+use std::borrow::Cow;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use job_engine::draw::Purpose;
+use job_engine::planted::{Bug, planted};
 use job_engine::{Command, Entropy, JobType, Reply, StoreError, WorkerId};
 use job_tokio::{Announcer, ClockHandle, Store, Wakes};
 use tokio::time::timeout;
@@ -95,7 +97,14 @@ impl<B: Backend> Core<B> {
         let mut calls = 0;
         loop {
             calls += 1;
-            let call = self.store.execute(self.clock.store_time(), command);
+            let mut command = Cow::Borrowed(command);
+            if planted(Bug::SpawnRetriesUnderNewToken)
+                && let Command::Spawn(jobs) = command.to_mut()
+            {
+                jobs.iter_mut()
+                    .for_each(|job| job.token = self.spawn_token());
+            }
+            let call = self.store.execute(self.clock.store_time(), &command);
             match within(CALL_TIMEOUT, call).await {
                 Err(StoreError::Unknown(_)) if calls < CALLS_MAX => {}
                 result => return result,

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use job_engine::lifecycle::RunEnd;
+use job_engine::planted::{Bug, planted};
 use job_engine::store::{ClaimedJob, Finish, Outcome, Written};
 use job_engine::worker::{Ended, TypeConfig};
 use job_engine::{Command, Due, ErrorText, Reply, Run};
@@ -151,6 +152,9 @@ impl<B: Backend> Inner<B> {
         };
         match result {
             Ok(completion) => self.conclude(run, completion).await,
+            Err(JobError::InitializerFailed { .. }) if planted(Bug::UndecodableLoops) => {
+                Ended::Rescheduled(Due::In(retry.min_backoff))
+            }
             Err(error) => {
                 let message = match error {
                     // The history is that of the job: it says the rest.
@@ -223,7 +227,9 @@ impl<B: Backend> Inner<B> {
         };
         let command = Command::Finish(vec![Finish { run, outcome }]);
         match self.core.execute_in(&mut transaction, &command).await {
-            Ok(Reply::Finished(written)) if written == [Written::Applied] => {
+            Ok(Reply::Finished(written))
+                if written == [Written::Applied] || planted(Bug::CommitWithStaleLease) =>
+            {
                 // If the commit may have landed all the same, the engine finds
                 // out: it records a failure of this very run, which the store
                 // refuses if the run is over.
@@ -231,6 +237,9 @@ impl<B: Backend> Inner<B> {
                 match timeout(COMMIT_TIMEOUT, transaction.commit()).await {
                     Ok(Ok(())) => {
                         fault_point(self.core.worker(), "after_commit").await;
+                        Ended::Settled(end)
+                    }
+                    Ok(Err(_)) | Err(_) if planted(Bug::UnknownCommitIsSettled) => {
                         Ended::Settled(end)
                     }
                     Ok(Err(error)) => failed(&chain(&error)),

@@ -310,3 +310,52 @@ async fn wake_ups_from_within_and_without_find_new_jobs_at_once() {
     let waited = bench.clock.timestamp().saturating_since(start);
     assert!(waited < Duration::from_secs(1), "{waited:?}");
 }
+
+#[cfg(feature = "sim")]
+#[tokio::test(start_paused = true)]
+async fn a_process_dies_where_the_hook_says_and_goes_no_further() {
+    use std::rc::Rc;
+
+    use job_tokio::fault::set_hook;
+
+    for (point, job, state, runs) in [
+        ("after_reclaim", STAY, State::Running, 1),
+        ("after_claim", STAY, State::Running, 0),
+        ("before_start", STAY, State::Running, 0),
+        ("after_heartbeat", STAY, State::Running, 1),
+        ("before_release", STAY, State::Running, 1),
+        ("after_run", COMPLETE, State::Running, 1),
+        ("after_finish", COMPLETE, State::Completed, 1),
+    ] {
+        let dead = Rc::new(Notify::new());
+        let dies = Rc::clone(&dead);
+        set_hook(Some(Rc::new(move |_, at| {
+            if at == point {
+                dies.notify_one();
+            }
+            at == point
+        })));
+        let bench = Bench::start(job, &[], &[]).await;
+        if point == "before_release" {
+            bench.started.notified().await;
+        }
+        let kill = async {
+            dead.notified().await;
+            bench.clock.sleep(LEASE).await;
+            bench.driver.kill();
+        };
+        let shutdown = async {
+            if point == "before_release" {
+                bench.driver.shutdown().await;
+            }
+        };
+        tokio::join!(kill, shutdown);
+        bench.driver.shutdown().await;
+        set_hook(None);
+        let seen = (
+            bench.read(job).await.state(),
+            bench.runs.load(Ordering::SeqCst),
+        );
+        assert_eq!(seen, (state, runs), "{point}");
+    }
+}

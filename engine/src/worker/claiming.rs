@@ -6,6 +6,7 @@ use super::io::Action;
 use super::{ClaimWork, Phase, Worker};
 use crate::ids::ClaimId;
 use crate::limits::BATCH_LEN_MAX;
+use crate::planted::{Bug, planted};
 use crate::store::{Claim, Claimed, Command, Outcome, Quota, StoreError};
 
 impl Worker {
@@ -17,7 +18,12 @@ impl Worker {
         if executing >= self.config.jobs_min || self.runs.len() >= unsettled_max {
             return;
         }
-        let quotas = self.demand.plan(self.config.jobs_max - executing);
+        let taken = if planted(Bug::CapIgnoresRunning) {
+            0
+        } else {
+            executing
+        };
+        let quotas = self.demand.plan(self.config.jobs_max - taken);
         if quotas.is_empty() {
             return;
         }
@@ -66,8 +72,11 @@ impl Worker {
             if self.runs.contains(job.run) {
                 continue;
             }
+            if planted(Bug::LateClaimNotReleased) && self.phase != Phase::Running {
+                continue;
+            }
             self.runs.insert(work.sent_at, &job);
-            if self.phase == Phase::Running {
+            if self.phase == Phase::Running || planted(Bug::DrainStillStarts) {
                 self.actions.push_back(Action::Start(job));
             } else {
                 self.settle(job.run, Outcome::Released);
@@ -77,8 +86,10 @@ impl Worker {
 
     pub(super) fn claim_failed(&mut self, mut work: ClaimWork, error: StoreError) {
         match error {
-            StoreError::Unknown(_) => work.claim.repeat = true,
-            StoreError::Failed(_) | StoreError::Rejected(_) => {
+            StoreError::Unknown(_) if !planted(Bug::UnknownClaimForgotten) => {
+                work.claim.repeat = true;
+            }
+            StoreError::Unknown(_) | StoreError::Failed(_) | StoreError::Rejected(_) => {
                 // A repeat that failed is still a repeat.
                 self.want_again(&work.claim.quotas);
             }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::ids::JobType;
+use crate::planted::{Bug, planted};
 use crate::store::{Claimed, Quota};
 use crate::time::Timestamp;
 
@@ -117,7 +118,9 @@ impl Demand {
     fn wanted_in_turn(&self) -> Vec<JobType> {
         let wanted = self.types.iter().filter(|(_, demand)| demand.wanted);
         let mut wanted: Vec<JobType> = wanted.map(|(job_type, _)| job_type.clone()).collect();
-        if let Some(last) = &self.served_last {
+        if let Some(last) = &self.served_last
+            && !planted(Bug::TypesDoNotTakeTurns)
+        {
             let first = wanted.partition_point(|job_type| job_type <= last);
             wanted.rotate_left(first);
         }
@@ -136,7 +139,9 @@ impl Demand {
             let demand = demand.expect("only known types are claimed");
             let taken = taken.get(&quota.job_type).copied().unwrap_or(0);
             demand.backlog = taken >= quota.jobs_max;
-            demand.wanted = demand.backlog || demand.reasons != demand.reasons_seen;
+            let more = demand.backlog && !planted(Bug::LimitTruncatesThenSleeps);
+            let woken = demand.reasons != demand.reasons_seen && !planted(Bug::WakeDuringClaimLost);
+            demand.wanted = more || woken;
             demand.next_due = None;
         }
         for (job_type, due_at) in &claimed.next_due {
@@ -145,6 +150,9 @@ impl Demand {
                 // between it and this worker does not matter.
                 let wait = due_at.saturating_since(claimed.now);
                 demand.next_due = Some(now.saturating_add(wait));
+                if planted(Bug::NextDueByWorkerClock) {
+                    demand.next_due = Some(*due_at);
+                }
             }
         }
     }

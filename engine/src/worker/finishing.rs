@@ -9,8 +9,11 @@ use super::runs::{RunPhase, RunState};
 use crate::draw::Purpose;
 use crate::ids::Run;
 use crate::limits::BATCH_LEN_MAX;
+use crate::payload::ErrorText;
+use crate::planted::{Bug, planted};
 use crate::retry::Verdict;
 use crate::store::{Command, Finish, Outcome, StoreError, Written};
+use crate::time::Due;
 
 impl Worker {
     pub(super) fn start_finish(&mut self) {
@@ -60,7 +63,12 @@ impl Worker {
 
     pub(super) fn finish_failed(&mut self, batch: Vec<Finish>, error: StoreError) {
         match error {
-            StoreError::Rejected(_) if batch.len() > 1 => {
+            StoreError::Unknown(_) if planted(Bug::UnknownFinishDropped) => {
+                for Finish { run, .. } in batch {
+                    self.runs.remove(run);
+                }
+            }
+            StoreError::Rejected(_) if batch.len() > 1 && !planted(Bug::RefusedBatchDropped) => {
                 self.finishes_alone = batch.len();
                 for finish in batch.into_iter().rev() {
                     self.finishes.push_front(finish);
@@ -96,6 +104,15 @@ impl Worker {
             return;
         }
         let ran = state.age(self.now);
+        let ended = match ended {
+            Ended::Aborted if planted(Bug::AbortCountsAsFailure) => {
+                Ended::Failed(ErrorText::new("the runner was aborted"))
+            }
+            Ended::Rescheduled(Due::In(delay)) if planted(Bug::DelayByWorkerClock) => {
+                Ended::Rescheduled(Due::At(self.now.saturating_add(delay)))
+            }
+            ended => ended,
+        };
         match ended {
             Ended::Completed => self.conclude(run, Outcome::Completed, false),
             Ended::Rescheduled(due) => self.conclude(run, Outcome::Rescheduled { due }, false),
@@ -106,7 +123,15 @@ impl Worker {
                 let retry = &settings.expect("only known types are claimed").retry;
                 let warning = retry.is_warning(attempt);
                 match retry.after_failure(attempt, ran, draw) {
-                    Verdict::Retry { delay, attempt } => {
+                    Verdict::Retry {
+                        delay,
+                        attempt: next,
+                    } => {
+                        let attempt = if planted(Bug::RetryKeepsAttempt) {
+                            attempt
+                        } else {
+                            next
+                        };
                         let outcome = Outcome::Retried {
                             delay,
                             attempt,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::draw::{Entropy, Purpose};
+use crate::planted::{Bug, planted};
 use crate::retry::jitter;
 use crate::store::StoreError;
 use crate::time::Timestamp;
@@ -102,7 +103,10 @@ impl<T> Lane<T> {
             lane: self.kind as u8,
             n: self.errors,
         });
-        let wait = jitter(base, RETRY_JITTER_PCT, draw).min(wait_max);
+        let mut wait = jitter(base, RETRY_JITTER_PCT, draw).min(wait_max);
+        if planted(Bug::StoreErrorHammers) {
+            wait = Duration::from_millis(1);
+        }
         let until = now.saturating_add(wait);
         self.state = LaneState::Waiting { until, work };
         Observation::StoreFailed {

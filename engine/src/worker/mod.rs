@@ -20,6 +20,7 @@ pub use lane::LaneKind;
 
 use crate::draw::{Entropy, Purpose};
 use crate::ids::{JobType, Run, WorkerId};
+use crate::planted::{Bug, planted};
 use crate::retry::jitter;
 use crate::store::{Claim, Command, Finish, Reply, StoreError};
 use crate::time::Timestamp;
@@ -201,7 +202,9 @@ impl Worker {
             self.reclaim_at = now;
         }
         for run in self.runs.lapsed(now, self.config.lease) {
-            self.stop_run(run, StopReason::LeaseLost);
+            if !planted(Bug::LapseNotTold) {
+                self.stop_run(run, StopReason::LeaseLost);
+            }
         }
         self.abort_due();
         self.demand.want_due(now);
@@ -236,7 +239,8 @@ impl Worker {
                 }
             }
             Phase::Draining { until } => {
-                let settled = self.runs.len() == 0 && self.claim.is_idle();
+                let claimed = self.claim.is_idle() || planted(Bug::StopForgetsClaim);
+                let settled = self.runs.len() == 0 && claimed;
                 if settled || until <= self.now {
                     self.stop();
                 }
@@ -270,6 +274,11 @@ impl Worker {
             match result {
                 Ok(Reply::Heartbeat(written)) => self.heartbeat_done(work, &written),
                 other => {
+                    if planted(Bug::HeartbeatFailureFreesPlaces) {
+                        for run in &work.runs {
+                            self.runs.remove(*run);
+                        }
+                    }
                     // A lease must not run out in a wait.
                     let wait_max = self.config.lease / 8;
                     let (now, error) = (self.now, unexpected(other));
@@ -286,6 +295,10 @@ impl Worker {
                     let (now, error) = (self.now, unexpected(other));
                     let lane = &mut self.reclaim;
                     let failure = lane.failed(now, (), error, Duration::MAX, &mut self.entropy);
+                    if planted(Bug::ReclaimDiesOnError) {
+                        self.reclaim.take();
+                        self.reclaim_at = Timestamp::MAX;
+                    }
                     self.observe(failure);
                 }
             }
@@ -301,6 +314,11 @@ impl Worker {
         let abort_at = self.now.saturating_add(self.config.shutdown_timeout);
         let until = abort_at.saturating_add(SETTLE_TIMEOUT);
         self.phase = Phase::Draining { until };
+        let abort_at = if planted(Bug::ShutdownNeverAborts) {
+            Timestamp::MAX
+        } else {
+            abort_at
+        };
         for run in self.runs.abort_all_at(abort_at) {
             self.stop_run(run, StopReason::Shutdown);
         }
@@ -348,6 +366,9 @@ impl Worker {
             self.config.poll_interval_deaf
         };
         self.poll_at = self.after(Period::Poll, interval);
+        if planted(Bug::ListeningStopsPolling) && self.listening {
+            self.poll_at = Timestamp::MAX;
+        }
     }
 
     /// The end of a period that starts now, perhaps a little early.
@@ -358,7 +379,10 @@ impl Worker {
             n: self.periods,
         });
         let early_max = period / PERIOD_JITTER;
-        let early = jitter(early_max / 2, 100, draw);
+        let mut early = jitter(early_max / 2, 100, draw);
+        if planted(Bug::NoJitter) {
+            early = Duration::ZERO;
+        }
         self.now.saturating_add(period.saturating_sub(early))
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::ids::{JobType, Run};
+use crate::planted::{Bug, planted};
 use crate::store::ClaimedJob;
 use crate::time::Timestamp;
 
@@ -107,7 +108,10 @@ impl Runs {
     /// The runs whose leases this worker has to keep, the longest not renewed
     /// first, at most `len_max` of them.
     pub(super) fn leased(&self, len_max: usize) -> Vec<Run> {
-        let leased = self.runs.iter().filter(|(_, state)| !state.lost);
+        let leased = self.runs.iter().filter(|(_, state)| {
+            let skipped = planted(Bug::HeartbeatsSkipEnded) && state.phase == RunPhase::Finishing;
+            !state.lost && !skipped
+        });
         let mut leased: Vec<_> = leased
             .map(|(run, state)| (state.renewed_at, *run))
             .collect();

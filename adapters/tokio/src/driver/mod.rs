@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use job_engine::planted::{Bug, planted};
 use job_engine::store::Outcome;
 use job_engine::worker::{Action, Ended, Input, OpId, WorkerConfig};
 use job_engine::{Command, Entropy, Reply, StoreError, Timestamp, Worker};
@@ -178,6 +179,9 @@ impl<S: Store, R: RunJob> Driver<S, R> {
                 () = sleep_until(&self.clock, self.worker.poll_timeout()) => Input::TimerFired,
                 _ = shutdown_asked.wait_for(|asked| *asked), if !shutting_down => {
                     shutting_down = true;
+                    if planted(Bug::CompleterDiesWithCaller) {
+                        self.calls = JoinSet::new();
+                    }
                     Input::ShutdownRequested
                 }
                 Some((run, ended)) = self.runs.next() => Input::RunEnded { run, ended },
@@ -188,6 +192,9 @@ impl<S: Store, R: RunJob> Driver<S, R> {
                 }
                 types = self.wakes.take() => {
                     let now = self.clock.timestamp();
+                    if planted(Bug::WakesLostWhileBusy) && !self.calls.is_empty() {
+                        continue;
+                    }
                     for job_type in types {
                         self.worker.handle_input(now, Input::Woken(job_type));
                     }
@@ -195,6 +202,7 @@ impl<S: Store, R: RunJob> Driver<S, R> {
                 }
                 Some(wake) = outer_wakes.recv() => match wake {
                     Wake::JobType(job_type) => Input::Woken(job_type),
+                    Wake::Lost if planted(Bug::DeafListener) => continue,
                     Wake::Lost => Input::Listening(false),
                     Wake::Restored => Input::Listening(true),
                 },
@@ -233,7 +241,11 @@ impl<S: Store, R: RunJob> Driver<S, R> {
     fn execute(&mut self, op: OpId, command: Command) {
         let store = self.store.clone();
         let now = self.clock.store_time();
-        let limit = self.store_timeout;
+        let limit = if planted(Bug::StoreCallsNeverTimeOut) {
+            Duration::MAX
+        } else {
+            self.store_timeout
+        };
         let busy = self.clock.busy();
         let span = observe::command_span(self.worker.id(), &command);
         let call = async move {
@@ -241,6 +253,9 @@ impl<S: Store, R: RunJob> Driver<S, R> {
             let result = match tokio::time::timeout(limit, call).await {
                 Ok(Ok(result)) => result,
                 Ok(Err(_panic)) => Err(StoreError::Unknown("the store panicked".to_owned())),
+                Err(_) if planted(Bug::TimeoutIsFailure) => {
+                    Err(StoreError::Failed(format!("no answer within {limit:?}")))
+                }
                 Err(_) => Err(StoreError::Unknown(format!("no answer within {limit:?}"))),
             };
             (op, result, busy)

@@ -6,6 +6,7 @@ use std::panic::AssertUnwindSafe;
 
 use futures_util::FutureExt;
 use futures_util::future::{AbortHandle, Abortable};
+use job_engine::planted::{Bug, planted};
 use job_engine::store::ClaimedJob;
 use job_engine::worker::{Ended, StopReason};
 use job_engine::{ErrorText, JobType, Run};
@@ -59,6 +60,7 @@ impl RunTasks {
             let ended = match work.await {
                 Ok(Ok(ended)) => ended,
                 Ok(Err(_aborted)) => Ended::Aborted,
+                Err(_) if planted(Bug::PanicKillsReport) => std::future::pending().await,
                 Err(panic) => Ended::Failed(panic_text(&*panic)),
             };
             (run, ended, clock.busy())
@@ -67,13 +69,17 @@ impl RunTasks {
     }
 
     pub(super) fn stop(&self, run: Run, reason: StopReason) {
-        if let Some(control) = self.controls.get(&run) {
+        if let Some(control) = self.controls.get(&run)
+            && !planted(Bug::StopNotDelivered)
+        {
             control.stop.stop(reason);
         }
     }
 
     pub(super) fn abort(&self, run: Run) {
-        if let Some(control) = self.controls.get(&run) {
+        if let Some(control) = self.controls.get(&run)
+            && !planted(Bug::AbortNotDone)
+        {
             control.abort.abort();
         }
     }
