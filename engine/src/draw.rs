@@ -53,6 +53,8 @@ impl Purpose {
 /// scenario.
 #[derive(Clone, Debug)]
 pub struct Entropy {
+    /// Never drawn from itself: a fresh copy for each draw costs less than
+    /// winding back one that was used.
     generator: ChaCha8Rng,
 }
 
@@ -65,26 +67,30 @@ impl Entropy {
     }
 
     /// The number that this seed holds for `purpose`.
-    pub fn draw(&mut self, purpose: Purpose) -> u64 {
-        // Each purpose has a ChaCha stream of its own, of which the first word
-        // is used. The streams are chosen by a mix of the purpose; a collision
-        // would make two jitters equal, which harms nothing.
-        let stream = purpose.words().into_iter().fold(0, |hash: u64, word| {
-            mix(hash.rotate_left(23) ^ word.wrapping_mul(0x9e37_79b9_7f4a_7c15))
-        });
-        self.generator.set_stream(stream);
-        self.generator.set_word_pos(0);
-        self.generator.next_u64()
+    pub fn draw(&self, purpose: Purpose) -> u64 {
+        self.stream(purpose).next_u64()
     }
 
     /// The identity of the worker that this generator was made for.
-    pub fn worker_id(&mut self) -> WorkerId {
-        self.draw(Purpose::WorkerId);
-        let (high, low) = (self.generator.next_u64(), self.generator.next_u64());
+    pub fn worker_id(&self) -> WorkerId {
+        let mut stream = self.stream(Purpose::WorkerId);
+        let [_, high, low] = [(); 3].map(|()| stream.next_u64());
         WorkerId(
             uuid::Builder::from_random_bytes(uuid::Uuid::from_u64_pair(high, low).into_bytes())
                 .into_uuid(),
         )
+    }
+
+    /// Each purpose has a ChaCha stream of its own. The streams are chosen by a
+    /// mix of the purpose; a collision would make two jitters equal, which harms
+    /// nothing.
+    fn stream(&self, purpose: Purpose) -> ChaCha8Rng {
+        let stream = purpose.words().into_iter().fold(0, |hash: u64, word| {
+            mix(hash.rotate_left(23) ^ word.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+        });
+        let mut generator = self.generator.clone();
+        generator.set_stream(stream);
+        generator
     }
 }
 
@@ -102,8 +108,8 @@ mod tests {
 
     #[test]
     fn a_draw_depends_on_its_purpose_and_not_on_its_place() {
-        let mut one = Entropy::from_seed([7; 32]);
-        let mut other = Entropy::from_seed([7; 32]);
+        let one = Entropy::from_seed([7; 32]);
+        let other = Entropy::from_seed([7; 32]);
         other.draw(Purpose::SpawnToken(3));
         let purpose = Purpose::Interval { timer: 1, n: 9 };
         assert_eq!(one.draw(purpose), other.draw(purpose));

@@ -1,8 +1,6 @@
 //! What the service, its spawners and its runners share.
 
 use std::borrow::Cow;
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -29,7 +27,7 @@ pub(crate) struct Core<B: Backend> {
     wakes: Wakes,
     announcer: Announcer,
     worker: WorkerId,
-    entropy: Mutex<Entropy>,
+    entropy: Entropy,
     spawns: AtomicU64,
 }
 
@@ -39,7 +37,7 @@ impl<B: Backend> Core<B> {
         store: B::Store,
         pool: B::Pool,
         clock: ClockHandle,
-        mut entropy: Entropy,
+        entropy: Entropy,
     ) -> Self {
         Self {
             announcer: Announcer::start(store.clone()),
@@ -48,7 +46,7 @@ impl<B: Backend> Core<B> {
             clock,
             wakes: Wakes::new(),
             worker: entropy.worker_id(),
-            entropy: Mutex::new(entropy),
+            entropy,
             spawns: AtomicU64::new(0),
         }
     }
@@ -81,8 +79,7 @@ impl<B: Backend> Core<B> {
     /// Tells a spawn from all others.
     pub(crate) fn spawn_token(&self) -> i64 {
         let n = self.spawns.fetch_add(1, Ordering::Relaxed);
-        let mut entropy = self.entropy.lock().unwrap_or_else(PoisonError::into_inner);
-        entropy.draw(Purpose::SpawnToken(n)).cast_signed()
+        self.entropy.draw(Purpose::SpawnToken(n)).cast_signed()
     }
 
     /// Jobs of this type may be due: here, and in other processes.

@@ -82,7 +82,7 @@ impl Worker {
                 }
             }
             StoreError::Failed(_) | StoreError::Unknown(_) => {
-                let (lane, entropy) = (&mut self.finish, &mut self.entropy);
+                let (lane, entropy) = (&mut self.finish, &self.entropy);
                 let failure = lane.failed(self.now, batch, error, Duration::MAX, entropy);
                 self.observe(failure);
             }

@@ -93,7 +93,7 @@ impl<T> Lane<T> {
         work: T,
         error: StoreError,
         wait_max: Duration,
-        entropy: &mut Entropy,
+        entropy: &Entropy,
     ) -> Observation {
         self.errors += 1;
         let doublings = self.failures.min(16);

@@ -108,7 +108,7 @@ enum Period {
 impl Worker {
     /// A worker that will claim and look for lost jobs at its first
     /// [`Input::TimerFired`], which is due at once.
-    pub fn new(now: Timestamp, config: WorkerConfig, mut entropy: Entropy) -> Self {
+    pub fn new(now: Timestamp, config: WorkerConfig, entropy: Entropy) -> Self {
         let config = config.clamped();
         let mut demand = Demand::new(config.types.iter().map(|t| t.job_type.clone()));
         demand.want_all();
@@ -283,7 +283,7 @@ impl Worker {
                     let wait_max = self.config.lease / 8;
                     let (now, error) = (self.now, unexpected(other));
                     let lane = &mut self.heartbeat;
-                    let failure = lane.failed(now, work, error, wait_max, &mut self.entropy);
+                    let failure = lane.failed(now, work, error, wait_max, &self.entropy);
                     self.observe(failure);
                 }
             }
@@ -294,7 +294,7 @@ impl Worker {
                 other => {
                     let (now, error) = (self.now, unexpected(other));
                     let lane = &mut self.reclaim;
-                    let failure = lane.failed(now, (), error, Duration::MAX, &mut self.entropy);
+                    let failure = lane.failed(now, (), error, Duration::MAX, &self.entropy);
                     if planted(Bug::ReclaimDiesOnError) {
                         self.reclaim.take();
                         self.reclaim_at = Timestamp::MAX;
