@@ -138,6 +138,10 @@ bugs! {
         "a claim whose outcome is unknown counts as failed and is not sent again";
     LateClaimNotReleased, "late_claim_not_released", Engine, Some(4),
         "jobs of a claim that is answered during a shutdown are dropped and not put back";
+    RunCountsFromClaim, "run_counts_from_claim", Engine, None,
+        "how long a run lasted counts from when its claim was sent, so that a slow store makes failures look healthy";
+    LateClaimOverfills, "late_claim_overfills", Engine, None,
+        "a repeated claim that finds more jobs than there is room for starts them all";
     DrainStillStarts, "drain_still_starts", Engine, Some(15),
         "jobs of a claim that is answered during a shutdown are started";
     StopForgetsClaim, "stop_forgets_claim", Engine, Some(4),

@@ -75,8 +75,17 @@ impl Worker {
             if planted(Bug::LateClaimNotReleased) && self.phase != Phase::Running {
                 continue;
             }
-            self.runs.insert(work.sent_at, &job);
-            if self.phase == Phase::Running || planted(Bug::DrainStillStarts) {
+            // More than was asked for arrives when a claim that was believed lost
+            // was carried out after its repeat, and the repeat is repeated.
+            let room =
+                self.runs.executing() < self.config.jobs_max || planted(Bug::LateClaimOverfills);
+            let started_at = if planted(Bug::RunCountsFromClaim) {
+                work.sent_at
+            } else {
+                self.now
+            };
+            self.runs.insert(started_at, work.sent_at, &job);
+            if (self.phase == Phase::Running && room) || planted(Bug::DrainStillStarts) {
                 self.actions.push_back(Action::Start(job));
             } else {
                 self.settle(job.run, Outcome::Released);
@@ -97,7 +106,7 @@ impl Worker {
         if self.phase != Phase::Running && !work.claim.repeat {
             return;
         }
-        let (lane, entropy) = (&mut self.claim, &mut self.entropy);
+        let (lane, entropy) = (&mut self.claim, &self.entropy);
         let failure = lane.failed(self.now, work, error, Duration::MAX, entropy);
         self.observe(failure);
     }

@@ -21,8 +21,8 @@ pub(super) struct RunState {
     pub(super) job_type: JobType,
     pub(super) attempt: u32,
     pub(super) phase: RunPhase,
-    /// On the worker's clock.
-    claimed_at: Timestamp,
+    /// When its runner started, on the worker's clock.
+    started_at: Timestamp,
     /// When the command that last renewed the lease was sent: the store renewed
     /// it no earlier.
     renewed_at: Timestamp,
@@ -47,18 +47,18 @@ pub(super) enum RunPhase {
 impl RunState {
     /// How long it has run at `now`.
     pub(super) fn age(&self, now: Timestamp) -> Duration {
-        now.saturating_since(self.claimed_at)
+        now.saturating_since(self.started_at)
     }
 }
 
 impl Runs {
-    /// Takes in a job that a claim took which was sent at `sent_at`.
-    pub(super) fn insert(&mut self, sent_at: Timestamp, job: &ClaimedJob) {
+    /// Takes in at `now` a job that a claim took which was sent at `sent_at`.
+    pub(super) fn insert(&mut self, now: Timestamp, sent_at: Timestamp, job: &ClaimedJob) {
         let state = RunState {
             job_type: job.job_type.clone(),
             attempt: job.attempt,
             phase: RunPhase::Executing,
-            claimed_at: sent_at,
+            started_at: now,
             renewed_at: sent_at,
             told_lost: false,
             lost: false,

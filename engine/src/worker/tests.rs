@@ -276,6 +276,38 @@ fn a_claim_whose_reply_was_lost_is_repeated_and_strands_nothing() {
     assert_eq!(bench.started[0].run.fence, Fence(1));
 }
 
+/// Found by the simulator: the worker ran more jobs than it may.
+#[test]
+fn a_claim_that_is_carried_out_after_its_repeat_does_not_overfill_the_worker() {
+    let mut bench = Bench::with(|config| {
+        config.jobs_max = 1;
+        config.jobs_min = 1;
+    });
+    bench.spawn_many(1..=2);
+    bench.connected = false;
+    bench.pass(Duration::ZERO);
+    // The claim and the look for lost jobs are on their way; the claim is late.
+    let (op, late) = bench.wire.pop_front().expect("a claim was sent");
+    bench.input(Input::Replied {
+        op,
+        result: Err(unknown()),
+    });
+    bench.answer();
+    bench.pass(secs(1));
+    // The repeat takes a job, and its reply is lost; then the first arrives.
+    bench.fail(true, unknown());
+    bench.model.apply(bench.now, &late).unwrap();
+    bench.connected = true;
+    bench.pass(secs(1));
+    assert_eq!(bench.started.len(), 1, "{:?}", bench.started);
+    let first = bench.started[0].run;
+    bench.end(first, Ended::Completed);
+    let second = bench.started[1].run;
+    assert_eq!((second.fence, bench.started[1].attempt), (Fence(2), 1));
+    bench.end(second, Ended::Completed);
+    assert_eq!(bench.started.len(), 2);
+}
+
 #[test]
 fn an_end_whose_reply_was_lost_is_recorded_once() {
     let mut bench = Bench::new();
@@ -337,6 +369,29 @@ fn waiting_for_a_worker_does_not_count_as_a_healthy_run() {
     let run = bench.started[1].run;
     bench.end(run, failed("no route"));
     assert_eq!(bench.ends(job), [RunEnd::Retried, RunEnd::Errored]);
+}
+
+/// Found by the simulator: while the store was slow, a job that failed at once was
+/// retried for ever.
+#[test]
+fn the_time_that_a_claim_takes_does_not_count_as_a_healthy_run() {
+    let mut bench = Bench::new();
+    let job = bench.spawn(1, Due::Now);
+    bench.pass(Duration::ZERO);
+    bench.end(bench.started[0].run, failed("no"));
+    bench.connected = false;
+    bench.pass(secs(2));
+    bench.pass(secs(8));
+    bench.connected = true;
+    bench.answer();
+    assert_eq!(bench.started[1].attempt, 2);
+    bench.end(bench.started[1].run, failed("no"));
+    let attempts: Vec<u32> = bench.job(job).runs.iter().map(|run| run.attempt).collect();
+    assert_eq!(attempts, [1, 2]);
+    assert_eq!(
+        bench.job(job).live.as_ref().map(|live| live.attempt),
+        Some(3)
+    );
 }
 
 #[test]
