@@ -67,6 +67,7 @@ pub struct JobSvcConfigBuilder<B: Backend = DefaultBackend> {
     backend: B::Options,
     poller_config: JobPollerConfig,
     poll_interval: Option<Duration>,
+    poll_interval_deaf: Option<Duration>,
     clock: Option<ClockHandle>,
     seed: Option<[u8; 32]>,
 }
@@ -77,6 +78,7 @@ impl<B: Backend> JobSvcConfigBuilder<B> {
             backend,
             poller_config: JobPollerConfig::default(),
             poll_interval: None,
+            poll_interval_deaf: None,
             clock: None,
             seed: None,
         }
@@ -93,6 +95,15 @@ impl<B: Backend> JobSvcConfigBuilder<B> {
     /// value given here holds for both. Less than 10 ms counts as 10 ms.
     pub fn poll_interval(mut self, poll_interval: Duration) -> Self {
         self.poll_interval = Some(poll_interval);
+        self
+    }
+
+    /// How often to look while no announcement can arrive, if not as often as
+    /// else; for simulations.
+    #[cfg(feature = "sim")]
+    #[doc(hidden)]
+    pub fn poll_interval_deaf(mut self, poll_interval_deaf: Duration) -> Self {
+        self.poll_interval_deaf = Some(poll_interval_deaf);
         self
     }
 
@@ -125,7 +136,10 @@ impl<B: Backend> JobSvcConfigBuilder<B> {
         Ok(JobSvcConfig {
             backend: self.backend,
             poll_interval: self.poll_interval.unwrap_or(POLL_INTERVAL),
-            poll_interval_deaf: self.poll_interval.unwrap_or(POLL_INTERVAL_DEAF),
+            poll_interval_deaf: self
+                .poll_interval_deaf
+                .or(self.poll_interval)
+                .unwrap_or(POLL_INTERVAL_DEAF),
             poller_config: self.poller_config,
             seed: self.seed,
             clock: self.clock.unwrap_or_else(|| Clock::handle().clone()),

@@ -104,6 +104,8 @@
 //! - `tokio-task-names`: names the task of each run after its job; needs
 //!   `--cfg tokio_unstable`.
 //! - `sim`: lets a simulator kill a worker, and choose where it dies.
+//! - `planted`: mistakes that can be switched on, to measure what a simulator
+//!   finds. For no other use.
 //! - `fail-on-warnings`: for building this crate with warnings as errors.
 
 #![cfg_attr(feature = "fail-on-warnings", deny(warnings))]

@@ -265,6 +265,14 @@ impl<B: Backend> Jobs<B> {
         }
     }
 
+    /// Whether the worker goes on; for simulations.
+    #[cfg(feature = "sim")]
+    #[doc(hidden)]
+    pub fn is_polling(&self) -> bool {
+        let driver = self.driver.as_ref();
+        driver.is_some_and(|driver| driver.is_running())
+    }
+
     fn registry(&self) -> MutexGuard<'_, Option<Registry<B>>> {
         // A panic of the caller's doing leaves the registry as it is.
         self.registry.lock().unwrap_or_else(PoisonError::into_inner)

@@ -12,6 +12,7 @@ pub mod conformance;
 mod driver;
 pub mod fault;
 pub mod memory;
+pub mod observer;
 pub mod store;
 mod time;
 mod wakes;
@@ -21,7 +22,7 @@ pub use clock::{
     ArtificialClockConfig, ArtificialMode, BusyGuard, Clock, ClockController, ClockHandle,
     ClockSleep, ClockTimeout, Elapsed, Participant,
 };
-pub use driver::{DriverConfig, DriverHandle, RunJob, StopSignal};
+pub use driver::{DriverConfig, DriverHandle, RunJob, StopSignal, store_timeout};
 pub use memory::{MemoryStore, MemoryTransaction};
 pub use store::{Store, Wake};
 pub use time::{to_datetime, to_timestamp};

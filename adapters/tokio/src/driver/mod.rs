@@ -37,6 +37,12 @@ const STORE_TIMEOUT_MIN: Duration = Duration::from_secs(1);
 /// Wake-ups of other processes that may wait to be taken in; more are dropped.
 const WAKES_MAX: usize = 1_024;
 
+/// How long the driver waits for the reply to a command of a worker with this
+/// lease: a quarter of it, 1 s to 30 s. Then the outcome counts as unknown.
+pub fn store_timeout(lease: Duration) -> Duration {
+    (lease / 4).clamp(STORE_TIMEOUT_MIN, STORE_TIMEOUT_MAX)
+}
+
 /// Makes and runs the runner of a claimed job.
 pub trait RunJob: Send + Sync + 'static {
     /// Runs one job to its end. A panic in the future is caught and counts as a
@@ -123,6 +129,12 @@ impl DriverHandle {
     pub fn kill(&self) {
         self.task.abort();
     }
+
+    /// Whether the driver goes on: it has not stopped, and nothing killed it.
+    #[cfg(feature = "sim")]
+    pub fn is_running(&self) -> bool {
+        !self.task.is_finished()
+    }
 }
 
 impl Drop for DriverHandle {
@@ -147,17 +159,18 @@ struct Driver<S, R> {
 impl<S: Store, R: RunJob> Driver<S, R> {
     fn new(config: DriverConfig<S, R>) -> Self {
         let lease = config.worker.lease;
-        let store_timeout = (lease / 4).clamp(STORE_TIMEOUT_MIN, STORE_TIMEOUT_MAX);
+        let store_timeout = store_timeout(lease);
         let now = config.clock.timestamp();
+        let worker = Worker::new(now, config.worker, config.entropy);
         Self {
-            worker: Worker::new(now, config.worker, config.entropy),
             store: config.store,
             runners: config.runners,
             wakes: config.wakes,
             announcer: config.announcer,
             store_timeout,
             calls: JoinSet::new(),
-            runs: RunTasks::new(config.clock.clone()),
+            runs: RunTasks::new(worker.id(), config.clock.clone()),
+            worker,
             clock: config.clock,
             stopped: false,
         }

@@ -9,16 +9,18 @@ use futures_util::future::{AbortHandle, Abortable};
 use job_engine::planted::{Bug, planted};
 use job_engine::store::ClaimedJob;
 use job_engine::worker::{Ended, StopReason};
-use job_engine::{ErrorText, JobType, Run};
+use job_engine::{ErrorText, JobType, Run, WorkerId};
 use tokio::task::JoinSet;
 
 use super::RunJob;
 use super::signal::{StopSender, StopSignal};
 use crate::clock::{BusyGuard, ClockHandle};
+use crate::observer::{Seen, saw};
 
 /// One task a run. Whatever happens in it, its end is reported with the run
 /// that it was.
 pub(super) struct RunTasks {
+    worker: WorkerId,
     clock: ClockHandle,
     tasks: JoinSet<(Run, Ended, BusyGuard)>,
     controls: BTreeMap<Run, Control>,
@@ -30,8 +32,9 @@ struct Control {
 }
 
 impl RunTasks {
-    pub(super) fn new(clock: ClockHandle) -> Self {
+    pub(super) fn new(worker: WorkerId, clock: ClockHandle) -> Self {
         Self {
+            worker,
             clock,
             tasks: JoinSet::new(),
             controls: BTreeMap::new(),
@@ -39,7 +42,8 @@ impl RunTasks {
     }
 
     pub(super) fn start<R: RunJob>(&mut self, runners: &R, job: ClaimedJob) {
-        let run = job.run;
+        let (worker, run) = (self.worker, job.run);
+        saw(worker, Seen::Started(&job));
         let (stop, signal) = StopSignal::new();
         let (abort, registration) = AbortHandle::new_pair();
         self.controls.insert(run, Control { stop, abort });
@@ -57,12 +61,17 @@ impl RunTasks {
         let work = AssertUnwindSafe(async move { work.await }).catch_unwind();
         let clock = self.clock.clone();
         let future = self.clock.participate(async move {
-            let ended = match work.await {
+            let result = work.await;
+            let unreported = result.is_err() && planted(Bug::PanicKillsReport);
+            let ended = match result {
                 Ok(Ok(ended)) => ended,
                 Ok(Err(_aborted)) => Ended::Aborted,
-                Err(_) if planted(Bug::PanicKillsReport) => std::future::pending().await,
                 Err(panic) => Ended::Failed(panic_text(&*panic)),
             };
+            saw(worker, Seen::Ended(run, &ended));
+            if unreported {
+                std::future::pending::<()>().await;
+            }
             (run, ended, clock.busy())
         });
         spawn(&mut self.tasks, &name, future);
@@ -72,6 +81,7 @@ impl RunTasks {
         if let Some(control) = self.controls.get(&run)
             && !planted(Bug::StopNotDelivered)
         {
+            saw(self.worker, Seen::Told(run, reason));
             control.stop.stop(reason);
         }
     }
@@ -80,6 +90,7 @@ impl RunTasks {
         if let Some(control) = self.controls.get(&run)
             && !planted(Bug::AbortNotDone)
         {
+            saw(self.worker, Seen::Aborted(run));
             control.abort.abort();
         }
     }
