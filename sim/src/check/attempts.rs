@@ -1,0 +1,215 @@
+//! Attempts rise by exactly one a failed or lost run and stay within the cap;
+//! crashes are counted apart.
+
+use std::time::Duration;
+
+use job_engine::lifecycle::RunEnd;
+use job_engine::store::{Outcome, TypePolicy, Written};
+
+use super::books::{Books, Seen};
+use super::transition::{Change, Transition};
+use super::{Verdict, ensure};
+use crate::scenario::RetrySpec;
+
+/// How far the length of a run, as its worker sees it, may be from what the
+/// books say, beside the drift of its clock.
+const SLACK: Duration = Duration::from_millis(100);
+
+pub(super) fn transition(books: &Books, change: &Transition<'_>) -> Verdict {
+    let Some((before, after)) = change.both() else {
+        return Ok(());
+    };
+    match change.change {
+        Change::Claim(_, job) => {
+            ensure!(
+                job.attempt == before.attempt && after.attempt == before.attempt,
+                "attempts.claim",
+                "attempt {} was claimed, as {} says the answer and {} the row",
+                before.attempt,
+                job.attempt,
+                after.attempt
+            );
+            let book = books.job(change.job);
+            let retries =
+                book.map(|book| &books.scenario.types[book.spec.job_type as usize].retries);
+            let caps = retries
+                .into_iter()
+                .flatten()
+                .map(|retry| retry.attempts_max);
+            let cap = caps.map(|cap| cap.unwrap_or(u32::MAX)).max();
+            ensure!(
+                cap.is_none_or(|cap| job.attempt <= cap.max(1)),
+                "attempts.cap",
+                "attempt {} begins, {cap:?} are allowed",
+                job.attempt
+            );
+        }
+        Change::Finish(finish, Written::Applied) if change.ran(finish.run) => {
+            finished(books, change, before, after, &finish.outcome)?;
+        }
+        Change::Reclaim(Some(policy), reclaimed) => {
+            let Some(lease) = before.lease else {
+                return Ok(());
+            };
+            let alive = lease.expires_at.saturating_since(lease.claimed_at);
+            lost(policy, before, after, reclaimed.end, alive)?;
+        }
+        Change::Reclaim(None, reclaimed) => ensure!(
+            false,
+            "attempts.unknown_type",
+            "a job of the type {} was taken back by a worker that does not know it",
+            reclaimed.job_type
+        ),
+        Change::Spawn(..) | Change::Finish(..) | Change::Heartbeat(..) | Change::Checkpoint(..) => {
+            ensure!(
+                (after.attempt, after.crashes) == (before.attempt, before.crashes),
+                "attempts.untouched",
+                "{:?} changed the attempt {} to {}",
+                change.change,
+                before.attempt,
+                after.attempt
+            )
+        }
+    }
+    Ok(())
+}
+
+fn finished(
+    books: &Books,
+    change: &Transition<'_>,
+    before: Seen,
+    after: Seen,
+    outcome: &Outcome,
+) -> Verdict {
+    let attempt = before.attempt;
+    let expected = match outcome {
+        Outcome::Completed => return Ok(()),
+        Outcome::Rescheduled { .. } => 1,
+        Outcome::Released => attempt,
+        Outcome::Errored { .. } => {
+            let Some(retry) = retry_of(books, change) else {
+                return Ok(());
+            };
+            let cap = retry.attempts_max;
+            ensure!(
+                cap.is_some_and(|cap| attempt >= cap),
+                "attempts.gave_up",
+                "the job was given up at attempt {attempt} of {cap:?}"
+            );
+            return Ok(());
+        }
+        Outcome::Retried { attempt: next, .. } => {
+            let Some(retry) = retry_of(books, change) else {
+                return Ok(());
+            };
+            next_attempt(books, change, retry, attempt, *next)?;
+            *next
+        }
+    };
+    ensure!(
+        after.attempt == expected && after.crashes == 0,
+        "attempts.next",
+        "attempt {attempt} ended by {:?}, and attempt {} after {} crashes follows",
+        outcome.end(),
+        after.attempt,
+        after.crashes
+    );
+    Ok(())
+}
+
+/// A failure counts, unless the run was healthy.
+fn next_attempt(
+    books: &Books,
+    change: &Transition<'_>,
+    retry: &RetrySpec,
+    attempt: u32,
+    next: u32,
+) -> Verdict {
+    let healthy_after = match attempt {
+        0 | 1 => None,
+        _ => healthy_after(retry, base_backoff_ms(retry, attempt - 1)),
+    };
+    if next == attempt + 1 {
+        let cap = retry.attempts_max.unwrap_or(u32::MAX).max(1);
+        ensure!(
+            next <= cap,
+            "attempts.cap",
+            "attempt {next} is to follow, {cap} are allowed"
+        );
+        return Ok(());
+    }
+    let run = books.job(change.job).and_then(|book| book.runs.last());
+    let started_us = run.map_or(0, |run| run.started_us.unwrap_or(run.ended_us));
+    let lived_us = run.map_or(0, |run| run.ended_us.saturating_sub(started_us));
+    let lived = Duration::from_micros(lived_us + lived_us / 500);
+    let lived = lived + SLACK + disturbance(books, change);
+    ensure!(
+        next == 1 && healthy_after.is_some_and(|after| lived >= after),
+        "attempts.next",
+        "attempt {attempt}, which lasted {lived_us} us, failed, and attempt {next} is to follow"
+    );
+    Ok(())
+}
+
+/// How much longer than it was a run may seem to a worker whose clock was set.
+fn disturbance(books: &Books, change: &Transition<'_>) -> Duration {
+    let sets_clock = |fault: &crate::scenario::Fault| matches!(fault, crate::scenario::Fault::ClockJump { worker, .. } if *worker == change.call.who.worker);
+    if books.scenario.faults.iter().any(sets_clock) {
+        Duration::from_secs(3_600)
+    } else {
+        Duration::ZERO
+    }
+}
+
+fn lost(policy: &TypePolicy, before: Seen, after: Seen, end: RunEnd, alive: Duration) -> Verdict {
+    let healthy = alive >= policy.healthy_after;
+    let crashes = if healthy { 1 } else { before.crashes + 1 };
+    let attempt = if healthy { 1 } else { before.attempt + 1 };
+    let crashed_out = policy.crashes_max.is_some_and(|max| crashes >= max.max(1));
+    let tried_out = policy.attempts_max.is_some_and(|max| attempt > max.max(1));
+    let expected = if crashed_out || tried_out {
+        RunEnd::Abandoned
+    } else {
+        RunEnd::Lost
+    };
+    ensure!(
+        end == expected,
+        "attempts.crash",
+        "attempt {} was lost after {} crashes: it ended as {end:?} instead of {expected:?}",
+        before.attempt,
+        before.crashes
+    );
+    ensure!(
+        end == RunEnd::Abandoned || (after.attempt, after.crashes) == (attempt, crashes),
+        "attempts.crash",
+        "attempt {} was lost after {} crashes: attempt {} after {} follows",
+        before.attempt,
+        before.crashes,
+        after.attempt,
+        after.crashes
+    );
+    Ok(())
+}
+
+/// How the worker that sends the command retries the job.
+pub(super) fn retry_of<'a>(books: &'a Books, change: &Transition<'_>) -> Option<&'a RetrySpec> {
+    let worker = books.worker(change.call.who)?;
+    if worker.incarnation != change.call.who.incarnation {
+        // It has another edition by now; what it had is not known here.
+        return None;
+    }
+    let spec = &books.job(change.job)?.spec;
+    let of_type = &books.scenario.types[spec.job_type as usize];
+    Some(of_type.retry(worker.knobs.edition))
+}
+
+/// The wait after this attempt, without jitter, in milliseconds.
+pub(super) fn base_backoff_ms(retry: &RetrySpec, attempt: u32) -> u128 {
+    let doubled = u128::from(retry.min_backoff_ms) << attempt.saturating_sub(1).min(60);
+    doubled.min(u128::from(retry.max_backoff_ms))
+}
+
+fn healthy_after(retry: &RetrySpec, backoff_ms: u128) -> Option<Duration> {
+    let ms = backoff_ms * u128::from(retry.reset_after_multiples);
+    (ms > 0).then(|| Duration::from_millis(ms as u64))
+}

@@ -1,0 +1,195 @@
+//! A worker that has room and knows of due jobs asks for them at once, and
+//! never stops looking.
+
+use job_engine::{Command, Reply};
+
+use super::books::{Books, Life, WorkerBook};
+use super::pace::SentClaim;
+use super::{Verdict, Violation};
+use crate::event::{Event, RUNNER_OPS, Who};
+use crate::scenario::{TYPES_MAX, type_place};
+
+/// How late a claim may be, in microseconds: a timer wakes late, or the worker
+/// was busy.
+const SLACK_US: u64 = 150_000;
+/// The longest wait after an error of the store, with its jitter.
+const ERROR_WAIT_US: u64 = 19_000_000;
+
+/// When a worker last claimed, and since when it should have again.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Owed {
+    /// By type: since when a claim of it is owed, true time.
+    types: [Option<u64>; TYPES_MAX],
+    /// By type: how many claims passed it over while it was owed.
+    passed_over: [u32; TYPES_MAX],
+    in_flight: bool,
+    /// Since when it has room, and no claim on its way.
+    free_since: u64,
+    /// An error made it wait until then.
+    waits_until: u64,
+    sent_us: u64,
+}
+
+pub(super) fn event(books: &mut Books, event: &Event<'_>) -> Verdict {
+    let now_us = books.now.true_us;
+    let Some(who) = concerned(event) else {
+        return Ok(());
+    };
+    let all_disturbed_until = books.all_disturbed_until;
+    let Some(worker) = books.worker_mut(who).filter(|worker| worker.is_up(who)) else {
+        return Ok(());
+    };
+    overdue(worker, all_disturbed_until, now_us)?;
+    // A clock that was set back stands still until then.
+    let counts_from = now_us.max(worker.disturbed_until);
+    let owed = &mut worker.owed;
+    match event {
+        Event::Sent { call, command } if call.op < RUNNER_OPS => {
+            if matches!(command, Command::Claim(_)) {
+                owed.in_flight = true;
+                owed.sent_us = now_us;
+                let repeat = matches!(command, Command::Claim(claim) if claim.repeat);
+                for (place, since_us) in owed.types.iter().enumerate() {
+                    if !repeat && since_us.is_some_and(|since_us| since_us < now_us) {
+                        owed.passed_over[place] += 1;
+                    }
+                }
+                for (place, _) in Books::quotas(command) {
+                    owed.types[place as usize] = None;
+                    owed.passed_over[place as usize] = 0;
+                }
+                let most = owed.passed_over.iter().max().copied().unwrap_or(0);
+                if most > TYPES_MAX as u32 {
+                    return Err(Violation::new(
+                        "claims.turns",
+                        format!("{who} passed a type over {most} times that may have due jobs"),
+                    )
+                    .of(who));
+                }
+            }
+        }
+        Event::Answered { call, result } if call.op < RUNNER_OPS => match result {
+            Ok(Reply::Claimed(claimed)) => {
+                owed.in_flight = false;
+                owed.free_since = now_us;
+                let sent = worker.pace.claim();
+                for (place, jobs_max) in sent.iter().flat_map(SentClaim::quotas) {
+                    let of_type = claimed.jobs.iter();
+                    let taken = of_type.filter(|job| type_place(&job.job_type) == place);
+                    if taken.count() as u32 >= jobs_max {
+                        owed.owe(place, now_us);
+                    }
+                }
+                for (job_type, due_at) in &claimed.next_due {
+                    let wait_us = due_at.saturating_since(claimed.now).as_micros() as u64;
+                    // Its clock may be slow.
+                    let wait_us = wait_us.saturating_add(wait_us / 500);
+                    let from_us = counts_from.saturating_add(wait_us);
+                    owed.owe(type_place(job_type), from_us);
+                }
+            }
+            Err(_) if worker.pace.is_claim(call.op) => {
+                owed.in_flight = false;
+                owed.waits_until = counts_from + ERROR_WAIT_US;
+            }
+            _ => {}
+        },
+        Event::Woken { job_type, .. } if worker.knobs.knows(*job_type) => {
+            owed.owe(*job_type, now_us);
+        }
+        // The interval of the polls changes.
+        Event::Listening { .. } => owed.free_since = now_us,
+        Event::Ended { .. } => {
+            let room_before = worker.executing.len() < worker.knobs.jobs_min as usize;
+            if !room_before {
+                owed.free_since = now_us;
+            }
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+impl Owed {
+    /// The worker can do nothing for so long.
+    pub(super) fn delay(&mut self, by_us: u64) {
+        let owed = self.types.iter_mut().flatten();
+        let times = owed.chain([&mut self.waits_until, &mut self.sent_us]);
+        times.for_each(|at_us| *at_us += by_us);
+    }
+
+    /// Whether a claim is under way.
+    pub(super) fn is_claiming(&self) -> bool {
+        self.in_flight
+    }
+
+    fn owe(&mut self, place: u32, since_us: u64) {
+        let owed = &mut self.types[place as usize];
+        *owed = Some(owed.map_or(since_us, |earlier| earlier.min(since_us)));
+    }
+}
+
+fn overdue(worker: &WorkerBook, all_disturbed_until: u64, now_us: u64) -> Verdict {
+    let owed = &worker.owed;
+    let room = worker.executing.len() < worker.knobs.jobs_min as usize;
+    let idle = worker.life == Life::Up && worker.shutdown_us.is_none() && !worker.paused;
+    if !room || !idle || owed.in_flight {
+        return Ok(());
+    }
+    let since = [
+        owed.free_since,
+        owed.waits_until,
+        worker.disturbed_until,
+        all_disturbed_until,
+        worker.up_us,
+    ];
+    let since = since.into_iter().max().unwrap_or(0);
+    let known = owed.types.iter().flatten().min();
+    if let Some(known_us) = known
+        && now_us > since.max(*known_us) + SLACK_US
+    {
+        return Err(Violation::new(
+            "claims.owed",
+            format!(
+                "{} has room and knows since {known_us} us of jobs that may be due, \
+                 and at {now_us} us has not asked for them",
+                worker.who()
+            ),
+        )
+        .of(worker.who()));
+    }
+    let interval_ms = if worker.listening {
+        worker.knobs.poll_ms
+    } else {
+        worker.knobs.poll_deaf_ms
+    };
+    let interval_us = interval_ms.max(10) * 1_000;
+    let polled = since.max(owed.sent_us) + interval_us + interval_us / 500;
+    if now_us > polled + SLACK_US {
+        return Err(Violation::new(
+            "claims.poll",
+            format!(
+                "{} is to look for jobs every {interval_ms} ms, and last did at {} us; \
+                 it is {now_us} us",
+                worker.who(),
+                owed.sent_us
+            ),
+        )
+        .of(worker.who()));
+    }
+    Ok(())
+}
+
+/// Whose doing an event is.
+fn concerned(event: &Event<'_>) -> Option<Who> {
+    match event {
+        Event::Sent { call, .. } | Event::Answered { call, .. } => Some(call.who),
+        Event::Woken { who, .. }
+        | Event::Started { who, .. }
+        | Event::Ended { who, .. }
+        | Event::Listening { who, .. }
+        | Event::ShutdownAsked { who }
+        | Event::Paused { who } => Some(*who),
+        _ => None,
+    }
+}

@@ -1,0 +1,105 @@
+//! What is recorded of a run is what its runner said, once, and each run runs
+//! once.
+
+use job_engine::lifecycle::RunEnd;
+use job_engine::store::Written;
+use job_engine::worker::Ended;
+
+use super::books::{Books, EndedAs};
+use super::transition::{Change, Transition};
+use super::{Verdict, ensure};
+use crate::event::{Event, RUNNER_OPS};
+use crate::scenario::job_key;
+
+pub(super) fn transition(books: &Books, change: &Transition<'_>) -> Verdict {
+    let Change::Finish(finish, Written::Applied) = change.change else {
+        return Ok(());
+    };
+    if !change.ran(finish.run) {
+        return Ok(());
+    }
+    let Some(run) = books.run(finish.run) else {
+        return Ok(());
+    };
+    let end = finish.outcome.end();
+    if change.call.op >= RUNNER_OPS {
+        ensure!(
+            run.committing && matches!(end, RunEnd::Completed | RunEnd::Rescheduled),
+            "ends.recorded",
+            "a transaction ended run {} as {end:?} while its runner was {:?}",
+            finish.run.fence,
+            run.ended
+        );
+        return Ok(());
+    }
+    let said = match (run.started_us, run.ended) {
+        (None, _) => matches!(end, RunEnd::Released),
+        (Some(_), Some(ended)) => matches!(
+            (ended, end),
+            (EndedAs::Completed, RunEnd::Completed)
+                | (EndedAs::Rescheduled, RunEnd::Rescheduled)
+                | (EndedAs::Failed, RunEnd::Retried | RunEnd::Errored)
+                | (EndedAs::Aborted, RunEnd::Released)
+        ),
+        (Some(_), None) => false,
+    };
+    ensure!(
+        said,
+        "ends.recorded",
+        "run {} was recorded as {end:?}, its runner ended as {:?}",
+        finish.run.fence,
+        run.ended
+    );
+    Ok(())
+}
+
+pub(super) fn event(books: &Books, event: &Event<'_>) -> Verdict {
+    match event {
+        Event::Started { who, job } => {
+            let run = books.run(job.run);
+            let fresh = run.is_some_and(|run| run.who == *who && run.started_us.is_none());
+            if !fresh {
+                return Err(super::Violation::new(
+                    "ends.started",
+                    format!(
+                        "{who} starts run {}, of which is known: {run:?}",
+                        job.run.fence
+                    ),
+                )
+                .of_job(job_key(job.run.job))
+                .of(*who));
+            }
+        }
+        Event::Ended { who, run, ended } => {
+            let book = books.run(*run);
+            if let Ended::Settled(end) = ended
+                && book.is_some_and(|book| book.recorded != Some(*end))
+            {
+                let recorded = book.and_then(|book| book.recorded);
+                return Err(super::Violation::new(
+                    "ends.settled",
+                    format!(
+                        "run {} in {who} says that its end {end:?} is recorded, which is {recorded:?}",
+                        run.fence
+                    ),
+                )
+                .of_job(job_key(run.job))
+                .of(*who));
+            }
+            let first = book.is_some_and(|book| book.is_executing());
+            if !first {
+                return Err(super::Violation::new(
+                    "ends.ended",
+                    format!(
+                        "run {} ends in {who}, of which is known: {book:?}",
+                        run.fence
+                    ),
+                )
+                .of_job(job_key(run.job))
+                .of(*who));
+            }
+        }
+        _ => {}
+    }
+    Ok(())
+}

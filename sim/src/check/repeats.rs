@@ -1,0 +1,130 @@
+//! What may not have happened is sent again: a claim under its own number, the
+//! ends of runs until they are recorded.
+
+use job_engine::{ClaimId, Command, Reply, Run, StoreError};
+
+use super::books::Books;
+use super::{Verdict, Violation, ensure};
+use crate::event::{Call, Event, RUNNER_OPS};
+
+/// What a worker has to send again.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Repeats {
+    claim: Option<ClaimId>,
+    finish: Vec<Run>,
+    finish_op: u64,
+    claim_unknown: bool,
+    finish_owed: bool,
+}
+
+impl Repeats {
+    /// The runs whose ends are given up when this call is refused.
+    pub(super) fn given_up(&self, op: u64) -> Vec<Run> {
+        let alone = op == self.finish_op && self.finish.len() == 1;
+        if alone {
+            self.finish.clone()
+        } else {
+            Vec::new()
+        }
+    }
+}
+
+pub(super) fn event(books: &mut Books, event: &Event<'_>) -> Verdict {
+    match event {
+        Event::Sent { call, command } if call.op < RUNNER_OPS => sent(books, *call, command),
+        Event::Answered { call, result } if call.op < RUNNER_OPS => {
+            answered(books, *call, result);
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn sent(books: &mut Books, call: Call, command: &Command) -> Verdict {
+    let Some(worker) = books.worker_mut(call.who).filter(|w| w.is_up(call.who)) else {
+        return Ok(());
+    };
+    let repeats = &mut worker.repeats;
+    match command {
+        Command::Claim(claim) => {
+            let lost = repeats.claim.replace(claim.id);
+            if repeats.claim_unknown
+                && let Some(lost) = lost
+                && (claim.id != lost || !claim.repeat)
+            {
+                return Err(Violation::new(
+                    "repeats.claim",
+                    format!(
+                        "{} does not know what claim {} took, and sends claim {} instead",
+                        call.who, lost.seq, claim.id.seq
+                    ),
+                )
+                .of(call.who));
+            }
+        }
+        Command::Finish(finishes) => {
+            let owed = std::mem::take(&mut repeats.finish);
+            let named = |run: &Run| finishes.iter().any(|finish| finish.run == *run);
+            if repeats.finish_owed && !owed.iter().any(named) {
+                return Err(Violation::new(
+                    "repeats.finish",
+                    format!(
+                        "{} does not know that the ends of {owed:?} are recorded, \
+                         and sends others instead",
+                        call.who
+                    ),
+                )
+                .of(call.who));
+            }
+            repeats.finish_owed = false;
+            repeats.finish_op = call.op;
+            repeats.finish = finishes.iter().map(|finish| finish.run).collect();
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+fn answered(books: &mut Books, call: Call, result: &Result<Reply, StoreError>) {
+    let Some(worker) = books.worker_mut(call.who) else {
+        return;
+    };
+    if worker.pace.is_claim(call.op) {
+        // One that failed for sure may be forgotten; a repeat is still one.
+        match result {
+            Ok(_) => worker.repeats.claim_unknown = false,
+            Err(StoreError::Unknown(_)) => worker.repeats.claim_unknown = true,
+            Err(_) => {}
+        }
+    } else if worker.pace.is_finish(call.op) {
+        worker.repeats.finish_owed = match result {
+            Ok(_) => false,
+            // Alone, it is given up.
+            Err(StoreError::Rejected(_)) => worker.repeats.finish.len() > 1,
+            Err(_) => true,
+        };
+    }
+}
+
+/// A repeated claim is answered with what the first one took.
+pub(super) fn after(books: &Books, command: &Command, reply: &Reply) -> Verdict {
+    let (Command::Claim(claim), Reply::Claimed(claimed)) = (command, reply) else {
+        return Ok(());
+    };
+    if !claim.repeat {
+        return Ok(());
+    }
+    let by = (claim.id.worker, claim.id.seq);
+    for job in &books.running {
+        let lease = books.job(*job).and_then(|book| book.seen?.lease);
+        let own = lease.is_some_and(|lease| (lease.worker, lease.claim_seq) == by);
+        let told = claimed.jobs.iter().any(|claimed| claimed.run.job == *job);
+        ensure!(
+            told || !own,
+            "repeats.forgotten",
+            "a repeated claim is not told of job {}, which the first took",
+            crate::scenario::job_key(*job)
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,116 @@
+//! Takes in every event of a simulation, at every level: checks it, hashes it,
+//! and keeps it for people if asked to.
+
+use std::borrow::Cow;
+
+use job_engine::ModelStore;
+
+use crate::check::coverage::Coverage;
+use crate::check::{Audit, Violation};
+use crate::event::{Event, Moment};
+use crate::hash::TraceHash;
+use crate::scenario::{Fault, Scenario};
+use crate::trace::Trace;
+
+/// What to keep of a simulation beside its result.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Keep {
+    /// All events, as text.
+    pub trace: bool,
+    /// What befell single messages, as faults.
+    pub befell: bool,
+    /// The hash after each event.
+    pub hashes: bool,
+}
+
+/// What came of a simulation.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// The first property that did not hold. The simulation ends with it.
+    pub violation: Option<Violation>,
+    /// The hash over all events.
+    pub hash: TraceHash,
+    /// How many events there were.
+    pub events: u64,
+    /// How much time was simulated, in microseconds.
+    pub simulated_us: u64,
+    /// Which rare situations occurred.
+    pub coverage: Coverage,
+    /// All events, if asked for.
+    pub trace: Trace,
+    /// What befell single messages, if asked for.
+    pub befell: Vec<Fault>,
+    /// The hash after each event, if asked for.
+    pub hashes: Vec<TraceHash>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Recorder<'s> {
+    scenario: Cow<'s, Scenario>,
+    audit: Audit,
+    keep: Keep,
+    report: Report,
+}
+
+impl<'s> Recorder<'s> {
+    /// A recorder for one simulation of this scenario.
+    pub fn new(scenario: &'s Scenario, keep: Keep) -> Self {
+        Self {
+            scenario: Cow::Borrowed(scenario),
+            audit: Audit::new(scenario),
+            keep,
+            report: Report::default(),
+        }
+    }
+
+    /// One that tasks can share, which may outlive whoever starts them.
+    pub fn owned(scenario: &Scenario, keep: Keep) -> Recorder<'static> {
+        Recorder {
+            scenario: Cow::Owned(scenario.clone()),
+            audit: Audit::new(scenario),
+            keep,
+            report: Report::default(),
+        }
+    }
+
+    /// Takes in what happened. `model` is the store after it. After a violation
+    /// it takes in nothing more; [`Recorder::is_over`] says so.
+    pub fn observe(&mut self, now: Moment, model: &ModelStore, event: &Event<'_>) {
+        let report = &mut self.report;
+        if report.violation.is_some() {
+            return;
+        }
+        report.events += 1;
+        report.simulated_us = now.true_us;
+        report.hash.feed(now, event);
+        if self.keep.hashes {
+            report.hashes.push(report.hash);
+        }
+        if self.keep.trace {
+            report.trace.push(&self.scenario, now, event);
+        }
+        report.violation = self.audit.observe(now, model, event).err();
+    }
+
+    /// Ends the simulation with a violation that only its runner can see.
+    pub fn violated(&mut self, violation: Violation) {
+        self.report.violation.get_or_insert(violation);
+    }
+
+    /// Whether a property did not hold.
+    pub fn is_over(&self) -> bool {
+        self.report.violation.is_some()
+    }
+
+    /// Checks what must be true at the end, and says what came of it all.
+    pub fn finish(mut self, now: Moment, model: &ModelStore) -> Report {
+        if self.report.violation.is_none() {
+            self.report.simulated_us = now.true_us;
+            self.report.violation = self.audit.finish(now, model).err();
+        }
+        self.report.hash = self.report.hash.finished();
+        self.report.coverage = self.audit.coverage().clone();
+        self.report
+    }
+}

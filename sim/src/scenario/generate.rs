@@ -1,0 +1,617 @@
+//! Scenarios from seeds.
+
+use job_tokio::fault::POINTS;
+
+use super::dice::Dice;
+use super::stretch::stretch;
+use super::{
+    Direction, DueSpec, EndSpec, Fault, JobSpec, Knobs, OnStop, RetrySpec, RunSpec, Scenario,
+    StoreTrouble, TypeSpec, WorkerSpec,
+};
+
+/// What kind of scenarios a level wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Profile {
+    /// How long each is, in milliseconds.
+    pub horizon_ms: u64,
+    /// How long the last part is in which nothing goes wrong, in milliseconds.
+    pub calm_ms: u64,
+    /// How many workers there are at most; most have that many.
+    pub workers_max: u32,
+    /// How many jobs there are at most.
+    pub jobs_max: u32,
+    /// The leases to choose from, in milliseconds.
+    pub leases_ms: &'static [u64],
+    /// The intervals of polls to choose from, in milliseconds.
+    pub polls_ms: &'static [u64],
+    /// Whether the level has faults of processes that stand still, of clocks of
+    /// workers, and of single messages.
+    pub explores: bool,
+    /// Whether some scenarios last a thousand times as long.
+    pub stretches: bool,
+}
+
+impl Profile {
+    /// Ten minutes, five workers, everything that can go wrong.
+    pub const EXPLORER: Self = Self {
+        horizon_ms: 600_000,
+        calm_ms: 150_000,
+        workers_max: 5,
+        jobs_max: 40,
+        leases_ms: &[1_000, 2_000, 4_000, 10_000, 20_000, 30_000],
+        polls_ms: &[5_000, 10_000, 10_000, 20_000],
+        explores: true,
+        stretches: true,
+    };
+
+    /// Ten minutes, five workers.
+    pub const PAUSED: Self = Self {
+        explores: false,
+        stretches: false,
+        ..Self::EXPLORER
+    };
+
+    /// A minute and a quarter, three workers.
+    pub const CLUSTER: Self = Self {
+        horizon_ms: 75_000,
+        calm_ms: 45_000,
+        workers_max: 3,
+        jobs_max: 15,
+        leases_ms: &[2_000, 4_000],
+        polls_ms: &[2_000, 5_000],
+        explores: false,
+        stretches: false,
+    };
+}
+
+/// The classes of faults; a seed leaves whole classes out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Class {
+    Crashes,
+    CrashPoints,
+    Pauses,
+    Network,
+    Partitions,
+    Store,
+    Refusals,
+    Clocks,
+    Announcements,
+    Deploys,
+}
+
+const CLASSES: [Class; 10] = [
+    Class::Crashes,
+    Class::CrashPoints,
+    Class::Pauses,
+    Class::Network,
+    Class::Partitions,
+    Class::Store,
+    Class::Refusals,
+    Class::Clocks,
+    Class::Announcements,
+    Class::Deploys,
+];
+
+/// With more jobs than that, long runs are a backlog and nothing else.
+const ENDURING_JOBS_MAX: u32 = 8;
+
+/// The scenario of this seed.
+pub fn generate(profile: Profile, seed: u64) -> Scenario {
+    Generator {
+        profile,
+        dice: Dice::new(seed),
+        burst_ms: None,
+        enduring_ms: None,
+    }
+    .scenario(seed)
+}
+
+struct Generator {
+    profile: Profile,
+    dice: Dice,
+    /// When most jobs come at once, if they do.
+    burst_ms: Option<u64>,
+    /// The lease that runs outlast, if they do.
+    enduring_ms: Option<u64>,
+}
+
+impl Generator {
+    fn scenario(mut self, seed: u64) -> Scenario {
+        let profile = self.profile;
+        let calm_from_ms = profile.horizon_ms - profile.calm_ms;
+        let peaceful = self.dice.pct(10);
+        let types = self.types();
+        let workers = self.workers(types.len() as u32);
+        let mut scenario = Scenario {
+            seed,
+            horizon_ms: profile.horizon_ms,
+            calm_from_ms,
+            latency_us: self
+                .dice
+                .one_of(&[(100, 1_000), (200, 5_000), (1_000, 40_000)]),
+            types,
+            workers,
+            jobs: Vec::new(),
+            faults: Vec::new(),
+        };
+        scenario.jobs = self.jobs(&scenario, peaceful);
+        if !peaceful {
+            scenario.faults = self.faults(&scenario);
+        }
+        if profile.stretches && self.dice.pct(3) {
+            stretch(&mut scenario, self.dice.one_of(&[20, 1_000, 3_000]));
+        }
+        scenario
+    }
+
+    fn types(&mut self) -> Vec<TypeSpec> {
+        let count = self.dice.within(1, 4);
+        let of_type = |dice: &mut Dice| {
+            let editions = dice.one_of(&[1, 1, 2]);
+            let retries = (0..editions).map(|_| retry(dice)).collect();
+            TypeSpec { retries }
+        };
+        (0..count).map(|_| of_type(&mut self.dice)).collect()
+    }
+
+    fn workers(&mut self, types: u32) -> Vec<WorkerSpec> {
+        let max = self.profile.workers_max;
+        let count = if self.dice.pct(60) {
+            max
+        } else {
+            self.dice.within(1, max.into()) as u32
+        };
+        // Most deployments are uniform; some are not.
+        let uniform = self.dice.pct(60).then(|| self.knobs(types));
+        let together = self.dice.pct(50);
+        let skewed = self.profile.explores && self.dice.pct(50);
+        (0..count)
+            .map(|key| {
+                let skew_ms = if skewed {
+                    self.dice.any_size(0, 120_000)
+                } else {
+                    0
+                };
+                let sign = self.dice.one_of(&[-1, 1]);
+                WorkerSpec {
+                    key,
+                    start_ms: if together {
+                        0
+                    } else {
+                        self.dice.any_size(0, 20_000)
+                    },
+                    clock_ahead_ms: skew_ms as i64 * sign,
+                    clock_drift_ppm: if skewed {
+                        self.dice.within(0, 800) as i32 - 400
+                    } else {
+                        0
+                    },
+                    knobs: uniform.clone().unwrap_or_else(|| self.knobs(types)),
+                }
+            })
+            .collect()
+    }
+
+    fn knobs(&mut self, types: u32) -> Knobs {
+        let dice = &mut self.dice;
+        let jobs_max = dice.any_size(1, 12) as u32;
+        let lease_ms = dice.one_of(self.profile.leases_ms);
+        // A worker that does not know all types.
+        let known = if types > 1 && dice.pct(15) {
+            (0..types).filter(|_| dice.pct(60)).collect()
+        } else {
+            Vec::new()
+        };
+        Knobs {
+            jobs_max,
+            jobs_min: dice.within(1, jobs_max.into()) as u32,
+            lease_ms,
+            poll_ms: dice.one_of(self.profile.polls_ms),
+            poll_deaf_ms: dice.one_of(&[1_000, 2_000, 5_000]),
+            shutdown_timeout_ms: dice.one_of(&[0, 100, 1_000, 5_000, 3 * lease_ms]),
+            poll_only: dice.pct(10),
+            edition: dice.within(0, 1) as u32,
+            types: known,
+        }
+    }
+
+    fn jobs(&mut self, scenario: &Scenario, peaceful: bool) -> Vec<JobSpec> {
+        let count = self.dice.any_size(1, self.profile.jobs_max.into()) as u32;
+        let types = scenario.types.len() as u64;
+        let until_ms = scenario.calm_from_ms + self.profile.calm_ms / 10;
+        // Some load comes all at once.
+        let burst_ms = self.dice.pct(20).then(|| self.dice.within(0, until_ms / 2));
+        self.burst_ms = burst_ms;
+        let unique = self.dice.pct(25);
+        let again = self.dice.pct(25);
+        let children = self.dice.pct(30);
+        let mut habit = Habit {
+            peaceful,
+            long: self.dice.pct(30),
+            enduring_ms: None,
+        };
+        if count <= ENDURING_JOBS_MAX && self.dice.pct(30) {
+            let leases = scenario.workers.iter().map(|worker| worker.knobs.lease_ms);
+            habit.enduring_ms = leases.min();
+            self.enduring_ms = habit.enduring_ms;
+        }
+        // All the same, so that their ends come at one moment.
+        let alike = burst_ms.is_some() && self.dice.pct(50);
+        let mut jobs: Vec<JobSpec> = Vec::new();
+        for key in 0..count {
+            let dice = &mut self.dice;
+            let spawn_ms = match burst_ms {
+                Some(ms) => ms + dice.any_size(0, 2_000),
+                None => dice.within(0, until_ms),
+            };
+            let parents = jobs
+                .iter()
+                .filter(|job| job.parent.is_none() && !job.unique);
+            let parents: Vec<u32> = parents.map(|job| job.key).collect();
+            let parent =
+                (children && !parents.is_empty() && dice.pct(20)).then(|| dice.one_of(&parents));
+            let workers = scenario.workers.len() as u64;
+            let by = dice.pct(40).then(|| dice.within(0, workers - 1) as u32);
+            let mut job = JobSpec {
+                key,
+                spawn_ms,
+                by,
+                parent,
+                job_type: dice.within(0, types - 1) as u32,
+                unique: unique && parent.is_none() && dice.pct(40),
+                due: match dice.within(0, 9) {
+                    0 => DueSpec::InMs(dice.any_size(0, 60_000)),
+                    1 => DueSpec::AtMs(dice.within(0, until_ms)),
+                    _ => DueSpec::Now,
+                },
+                again_ms: None,
+                runs: Vec::new(),
+            };
+            if again && parent.is_none() && dice.pct(30) {
+                job.again_ms = Some(spawn_ms + dice.any_size(0, 30_000));
+            }
+            let runs = dice.any_size(0, 6);
+            job.runs = match jobs.first() {
+                Some(first) if alike => first.runs.clone(),
+                _ => (0..runs).map(|_| run(dice, habit)).collect(),
+            };
+            jobs.push(job);
+        }
+        // A parent ends in a transaction.
+        let parents: Vec<u32> = jobs.iter().filter_map(|job| job.parent).collect();
+        for job in &mut jobs {
+            if parents.contains(&job.key) {
+                let mut last = run(&mut self.dice, Habit::default());
+                last.end = EndSpec::CompleteTx;
+                job.runs.push(last);
+            }
+        }
+        jobs
+    }
+
+    fn faults(&mut self, scenario: &Scenario) -> Vec<Fault> {
+        let mut faults = Vec::new();
+        // Messages that arrive late and twice while there is most to claim.
+        if let Some(burst_ms) = self.burst_ms
+            && self.dice.pct(40)
+        {
+            let dice = &mut self.dice;
+            faults.push(Fault::Net {
+                worker: None,
+                at_ms: burst_ms.min(scenario.calm_from_ms - 1),
+                for_ms: dice.within(2_000, 20_000),
+                lose_request_pct: 0,
+                lose_reply_pct: dice.within(10, 60) as u8,
+                duplicate_pct: dice.within(10, 60) as u8,
+                delay_pct: dice.within(0, 60) as u8,
+                delay_ms: dice.any_size(1_000, 20_000),
+            });
+        }
+        for class in CLASSES {
+            if !self.dice.pct(40) {
+                continue;
+            }
+            let count = self.dice.any_size(1, 5);
+            for _ in 0..count {
+                faults.extend(self.fault(scenario, class));
+            }
+        }
+        faults
+    }
+
+    /// When a process dies or is deployed: often just when a job is spawned, and
+    /// so while a claim is under way.
+    fn instant(&mut self, scenario: &Scenario, at_ms: u64) -> u64 {
+        if self.dice.pct(70) {
+            return at_ms;
+        }
+        let job = self.dice.within(0, scenario.jobs.len() as u64 - 1);
+        let spawn_ms = scenario.jobs[job as usize].spawn_ms;
+        (spawn_ms + self.dice.within(0, 2)).min(scenario.calm_from_ms - 1)
+    }
+
+    /// When a fault begins: at any time, or when there is something to disturb.
+    fn moment(&mut self, scenario: &Scenario) -> u64 {
+        let last_ms = scenario.calm_from_ms - 1;
+        if self.dice.pct(30) {
+            return self.dice.within(0, last_ms);
+        }
+        let job = self.dice.within(0, scenario.jobs.len() as u64 - 1);
+        let job = &scenario.jobs[job as usize];
+        let after_ms = self.dice.any_size(0, 4_000);
+        (job.spawn_ms + after_ms).min(last_ms)
+    }
+
+    fn fault(&mut self, scenario: &Scenario, class: Class) -> Option<Fault> {
+        let explores = self.profile.explores;
+        let types = scenario.types.len() as u32;
+        let workers = scenario.workers.len() as u64;
+        let worker = self.dice.within(0, workers - 1) as u32;
+        let lease_ms = scenario.workers[worker as usize].knobs.lease_ms;
+        let at_ms = self.moment(scenario);
+        let instant_ms = self.instant(scenario, at_ms);
+        // Around the length of a lease it gets interesting.
+        let for_ms = self.dice.any_size(10, lease_ms * 3);
+        let dice = &mut self.dice;
+        // What lasts has begun when what it disturbs begins.
+        let before_ms = if dice.pct(50) {
+            dice.within(0, for_ms)
+        } else {
+            0
+        };
+        let mut from_ms = at_ms.saturating_sub(before_ms);
+        let mut for_ms = for_ms;
+        match (self.enduring_ms, self.burst_ms) {
+            // Amid a long run, and for longer than its lease.
+            (Some(lease_ms), _) if dice.pct(60) => {
+                let job = dice.within(0, scenario.jobs.len() as u64 - 1);
+                let spawn_ms = scenario.jobs[job as usize].spawn_ms;
+                let last_ms = scenario.calm_from_ms - 1;
+                from_ms = (spawn_ms + dice.within(0, lease_ms)).min(last_ms);
+                for_ms = dice.within(lease_ms / 2, lease_ms);
+            }
+            (_, Some(burst_ms)) if dice.pct(50) => {
+                from_ms = burst_ms;
+                for_ms = for_ms.max(2_000);
+            }
+            _ => {}
+        }
+        Some(match class {
+            Class::Crashes => Fault::Crash {
+                worker,
+                at_ms: instant_ms,
+                back_ms: dice.pct(80).then(|| dice.any_size(0, lease_ms * 2)),
+            },
+            Class::CrashPoints => Fault::CrashAt {
+                worker,
+                point: dice.one_of(&POINTS).to_owned(),
+                nth: dice.any_size(1, 6) as u32,
+                back_ms: dice.any_size(0, lease_ms * 2),
+            },
+            Class::Pauses if !explores => return None,
+            Class::Pauses if dice.pct(30) => Fault::Lag {
+                worker,
+                at_ms: from_ms,
+                for_ms,
+                lag_ms: dice.any_size(1, lease_ms),
+            },
+            Class::Pauses => Fault::Pause {
+                worker,
+                at_ms: from_ms,
+                for_ms: for_ms * 2,
+            },
+            Class::Network => {
+                let mut rate = || match dice.within(0, 3) {
+                    0 | 1 => 0,
+                    2 => dice.any_size(1, 60) as u8,
+                    _ => dice.within(30, 90) as u8,
+                };
+                Fault::Net {
+                    lose_request_pct: rate(),
+                    lose_reply_pct: rate(),
+                    duplicate_pct: rate(),
+                    delay_pct: rate(),
+                    worker: dice.pct(60).then_some(worker),
+                    at_ms: from_ms,
+                    for_ms: for_ms * 2,
+                    delay_ms: dice.any_size(10, lease_ms * 2),
+                }
+            }
+            Class::Partitions => Fault::Partition {
+                worker,
+                at_ms: from_ms,
+                for_ms: for_ms * 2,
+                direction: dice.one_of(&[
+                    Direction::Both,
+                    Direction::ToStore,
+                    Direction::FromStore,
+                ]),
+                hold: dice.pct(30),
+            },
+            Class::Store => match dice.within(0, 4) {
+                0 => Fault::StoreRestart {
+                    at_ms: from_ms,
+                    for_ms,
+                },
+                1 => store(from_ms, for_ms, StoreTrouble::Refuses),
+                2 => store(from_ms, for_ms, StoreTrouble::Hangs),
+                3 => {
+                    let slow_ms = dice.any_size(10, lease_ms);
+                    store(from_ms, for_ms * 8, StoreTrouble::SlowMs(slow_ms))
+                }
+                _ => {
+                    let pct = dice.any_size(1, 80) as u8;
+                    store(from_ms, for_ms * 4, StoreTrouble::ErrorsPct(pct))
+                }
+            },
+            Class::Refusals => {
+                let pct = dice.any_size(1, 80) as u8;
+                store(from_ms, for_ms * 4, StoreTrouble::RejectsPct(pct))
+            }
+            Class::Clocks => {
+                let by_ms = dice.any_size(1, lease_ms) as i64 * dice.one_of(&[-1, 1]);
+                if dice.pct(30) {
+                    Fault::StoreClockJump { at_ms, by_ms }
+                } else if explores {
+                    Fault::ClockJump {
+                        worker,
+                        at_ms,
+                        by_ms,
+                    }
+                } else {
+                    return None;
+                }
+            }
+            Class::Announcements if dice.pct(50) => Fault::Deaf {
+                worker,
+                at_ms: from_ms,
+                for_ms: for_ms * 4,
+                silent: dice.pct(50),
+            },
+            Class::Announcements => Fault::Announcements {
+                at_ms: from_ms,
+                for_ms: for_ms * 4,
+                lose_pct: dice.any_size(1, 100) as u8,
+                double_pct: dice.any_size(1, 100) as u8,
+            },
+            Class::Deploys => {
+                let back_ms = dice.any_size(0, 5_000);
+                let knobs = dice.pct(50);
+                let never = dice.pct(5);
+                Fault::Restart {
+                    worker,
+                    at_ms: instant_ms,
+                    back_ms: (!never).then_some(back_ms),
+                    knobs: knobs.then(|| self.knobs(types)),
+                }
+            }
+        })
+    }
+}
+
+fn store(at_ms: u64, for_ms: u64, trouble: StoreTrouble) -> Fault {
+    Fault::Store {
+        at_ms,
+        for_ms,
+        trouble,
+    }
+}
+
+fn retry(dice: &mut Dice) -> RetrySpec {
+    let min_backoff_ms = dice.one_of(&[10, 100, 1_000, 2_000]);
+    RetrySpec {
+        attempts_max: dice.one_of(&[Some(1), Some(3), Some(5), Some(30), None]),
+        min_backoff_ms,
+        max_backoff_ms: min_backoff_ms * dice.one_of(&[1, 4, 30]),
+        jitter_pct: dice.one_of(&[0, 20, 20, 50, 100]),
+        reset_after_multiples: dice.one_of(&[0, 3, 3, 3]),
+        crashes_max: dice.one_of(&[Some(2), Some(3), Some(10), None]),
+    }
+}
+
+/// What the runs of a scenario are like.
+#[derive(Clone, Copy, Debug)]
+struct Habit {
+    /// Nothing goes wrong.
+    peaceful: bool,
+    /// Some take long.
+    long: bool,
+    /// Some take longer than a lease of so long, and do not let themselves be
+    /// stopped.
+    enduring_ms: Option<u64>,
+}
+
+impl Default for Habit {
+    fn default() -> Self {
+        Self {
+            peaceful: true,
+            long: false,
+            enduring_ms: None,
+        }
+    }
+}
+
+fn run(dice: &mut Dice, habit: Habit) -> RunSpec {
+    if let Some(lease_ms) = habit.enduring_ms
+        && dice.pct(60)
+    {
+        let work_ms = dice.within(lease_ms, lease_ms * 4);
+        return RunSpec {
+            work_ms,
+            checkpoint_ms: dice.pct(60).then(|| dice.within(work_ms / 2, work_ms)),
+            end: dice.one_of(&[
+                EndSpec::CompleteTx,
+                EndSpec::RescheduleTxMs(100),
+                EndSpec::Fail,
+            ]),
+            on_stop: OnStop::Ignore,
+        };
+    }
+    let work_ms = if habit.long && dice.pct(30) {
+        dice.any_size(1_000, 60_000)
+    } else {
+        dice.any_size(0, 3_000)
+    };
+    let end = match dice.within(0, 19) {
+        0..=4 => EndSpec::Fail,
+        5..=6 => EndSpec::Panic,
+        7 => EndSpec::Undecodable,
+        8..=9 => EndSpec::RescheduleMs(dice.any_size(0, 20_000)),
+        10 => EndSpec::RescheduleTxMs(dice.any_size(0, 20_000)),
+        11 if !habit.peaceful => EndSpec::Kill,
+        12 if !habit.peaceful => EndSpec::Hang,
+        13..=14 => EndSpec::Complete,
+        _ => EndSpec::CompleteTx,
+    };
+    RunSpec {
+        work_ms,
+        checkpoint_ms: dice.pct(30).then(|| dice.within(0, work_ms)),
+        end,
+        on_stop: match dice.within(0, 9) {
+            0..=3 => OnStop::Yield,
+            4..=5 => OnStop::Fail,
+            6..=8 => OnStop::Ignore,
+            _ if habit.peaceful => OnStop::Yield,
+            _ => OnStop::Block,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scenario_goes_to_json_and_back() {
+        for seed in 0..200 {
+            let scenario = generate(Profile::EXPLORER, seed);
+            let json = serde_json::to_string(&scenario).unwrap();
+            assert_eq!(serde_json::from_str::<Scenario>(&json).unwrap(), scenario);
+        }
+    }
+
+    #[test]
+    fn a_seed_gives_the_same_scenario_again() {
+        let one = generate(Profile::CLUSTER, 7);
+        assert_eq!(one, generate(Profile::CLUSTER, 7));
+        assert_ne!(one, generate(Profile::CLUSTER, 8));
+    }
+
+    /// Long work makes for long backlogs, of which the end is not waited for.
+    #[test]
+    fn the_liveness_phase_is_long_enough_in_most_scenarios() {
+        for (profile, pct) in [
+            (Profile::EXPLORER, 60),
+            (Profile::PAUSED, 60),
+            (Profile::CLUSTER, 60),
+        ] {
+            let long_enough = |seed: &u64| {
+                let scenario = generate(profile, *seed);
+                let calm_ms = scenario.horizon_ms - scenario.calm_from_ms;
+                calm_ms >= crate::check::calm_ms(&scenario)
+            };
+            let checked = (0..1_000).filter(long_enough).count();
+            assert!(checked > 10 * pct, "{checked} of 1,000 in {profile:?}");
+        }
+    }
+}
