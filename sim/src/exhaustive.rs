@@ -2,8 +2,8 @@
 //! reply, up to a bound.
 //!
 //! Where the explorer draws what happens next, this tries everything that could:
-//! any message arrives, any runner ends, any timer goes off, however late; a
-//! worker crashes; a reply is lost. States that were seen are not followed again.
+//! any message arrives, any runner ends, any timer goes off; a worker
+//! crashes; a reply is lost. States that were seen are not followed again.
 //! As anything may be late, only the checks of safety apply.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -527,5 +527,22 @@ mod tests {
         let found = exhaust(bounds);
         assert_eq!(found.violation, None);
         assert!(found.states > 500, "{found:?}");
+    }
+
+    #[test]
+    fn planted_bugs_are_found_within_a_few_steps() {
+        use job_engine::planted::{self, Bug};
+        for (bug, depth) in [
+            (Bug::HistoryWrongEnd, 5),
+            (Bug::UnknownClaimForgotten, 4),
+            (Bug::ReclaimsEarly, 6),
+        ] {
+            let bounds = Bounds {
+                depth,
+                ..Bounds::default()
+            };
+            let found = planted::with(bug, || exhaust(bounds));
+            assert!(found.violation.is_some(), "{bug}");
+        }
     }
 }

@@ -178,12 +178,15 @@ pub fn difference(scenario: &Scenario, run: &dyn Fn(&Scenario, Keep) -> Report) 
                 text(&one),
                 text(&other)
             );
-            return Violation::new("determinism", text);
+            return Violation::new(DETERMINISM, text);
         }
     }
     let text = "two simulations had different hashes, and then no more";
-    Violation::new("determinism", text)
+    Violation::new(DETERMINISM, text)
 }
+
+/// The check that two simulations of one scenario are the same.
+pub const DETERMINISM: &str = "determinism";
 
 /// How often two simulations that differed are simulated again to see where.
 const DIFFERENCE_TRIES: u32 = 10;
@@ -211,7 +214,7 @@ mod tests {
             Level::Explorer.run(&scenario, keep)
         };
         let violation = difference(&scenario, &run);
-        assert_eq!(violation.check, "determinism");
+        assert_eq!(violation.check, DETERMINISM);
         assert!(
             violation.text.contains("differ first in event "),
             "{violation}"

@@ -6,6 +6,7 @@ use job_engine::lifecycle::RunEnd;
 use job_engine::store::{Outcome, Written};
 use job_engine::worker::{Ended, StopReason};
 use job_engine::{Command, JobId, Reply, Run, StoreError};
+use job_tokio::fault::POINTS;
 use serde::{Deserialize, Serialize};
 
 use crate::event::{Call, Event, Moment, Who};
@@ -63,7 +64,8 @@ impl TraceHash {
             }
             Event::Point { who, point } => {
                 self.who(25, who);
-                self.word(point.len() as u64);
+                let place = POINTS.iter().position(|known| *known == point);
+                self.word(place.map_or(u64::MAX, |place| place as u64));
             }
             Event::Crashed { who } => self.who(2, who),
             Event::ShutdownAsked { who } => self.who(3, who),
@@ -85,8 +87,7 @@ impl TraceHash {
             Event::Answered { call, result } => {
                 self.call(10, call);
                 match result {
-                    // What it says was taken in when it was carried out.
-                    Ok(_) => self.word(0),
+                    Ok(reply) => self.reply(reply),
                     Err(StoreError::Rejected(_)) => self.word(1),
                     Err(StoreError::Failed(_)) => self.word(2),
                     Err(StoreError::Unknown(_)) => self.word(3),
@@ -172,9 +173,16 @@ impl TraceHash {
                 for finish in finishes {
                     self.run(finish.run);
                     self.word(finish.outcome.end().code() as u64);
-                    if let Outcome::Retried { delay, attempt, .. } = &finish.outcome {
-                        self.word(delay.as_nanos() as u64);
-                        self.word((*attempt).into());
+                    match &finish.outcome {
+                        Outcome::Retried { delay, attempt, .. } => {
+                            self.word(delay.as_nanos() as u64);
+                            self.word((*attempt).into());
+                        }
+                        Outcome::Rescheduled { due } => {
+                            let due = due.resolve(crate::scenario::START);
+                            self.word(due.as_micros().cast_unsigned());
+                        }
+                        Outcome::Completed | Outcome::Errored { .. } | Outcome::Released => {}
                     }
                 }
             }
@@ -205,6 +213,7 @@ impl TraceHash {
                 for reclaimed in reclaimed {
                     self.run(reclaimed.run);
                     self.word(u64::from(reclaimed.end == RunEnd::Abandoned));
+                    self.word(reclaimed.attempt.into());
                 }
             }
             Reply::Found(found) => self.word(u64::from(found.is_some())),
@@ -217,7 +226,8 @@ impl TraceHash {
     }
 
     fn who(&mut self, kind: u64, who: Who) {
-        self.word(kind << 56 | u64::from(who.worker) << 24 | u64::from(who.incarnation));
+        self.word(kind);
+        self.word(u64::from(who.worker) << 32 | u64::from(who.incarnation));
     }
 
     fn run(&mut self, run: Run) {

@@ -61,6 +61,13 @@ fn hunt_at(level: Level, effort: Effort) -> Option<Killed> {
     (0..effort.seeds_max).find_map(|seed| {
         let scenario = level.scenario(seed);
         let violation = run(&scenario, Keep::default()).violation?;
+        // It is the bug that was found, and not something else.
+        let planted = planted::set(None);
+        let sound = run(&scenario, Keep::default()).violation.is_none();
+        planted::set(planted);
+        if !sound {
+            return None;
+        }
         let begun = Instant::now();
         let shrunk = (effort.shrink_max > 0)
             .then(|| shrink(&scenario, effort.shrink_max, &run))

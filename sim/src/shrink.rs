@@ -1,7 +1,7 @@
 //! Makes a failing scenario small.
 
 use crate::recorder::{Keep, Report};
-use crate::scenario::{EndSpec, Fault, RunSpec, Scenario};
+use crate::scenario::{EndSpec, Fault, JobSpec, RunSpec, Scenario};
 
 /// What shrinking gave.
 #[derive(Clone, Debug)]
@@ -75,7 +75,7 @@ impl Search<'_> {
 
     /// Takes `candidate` if it fails the same check.
     fn try_it(&mut self, candidate: Scenario) -> bool {
-        if self.runs >= self.runs_max || candidate == self.best {
+        if self.runs >= self.runs_max || candidate == self.best || candidate.validate().is_err() {
             return false;
         }
         self.runs += 1;
@@ -106,6 +106,7 @@ impl Search<'_> {
         self.change(|scenario| {
             scenario.horizon_ms = at_ms;
             scenario.jobs.retain(|job| job.spawn_ms <= at_ms);
+            drop_orphans(scenario);
             let begun = |fault: &Fault| fault.span_ms().is_none_or(|(from, _)| from <= at_ms);
             scenario.faults.retain(begun);
         });
@@ -151,10 +152,7 @@ impl Search<'_> {
             |scenario| scenario.jobs.len(),
             |scenario, from, to| {
                 scenario.jobs.drain(from..to);
-                let keys: Vec<u32> = scenario.jobs.iter().map(|job| job.key).collect();
-                scenario
-                    .jobs
-                    .retain(|job| job.parent.is_none_or(|key| keys.contains(&key)));
+                drop_orphans(scenario);
             },
         );
     }
@@ -190,6 +188,12 @@ impl Search<'_> {
             self.change(|scenario| {
                 scenario.workers.retain(|worker| worker.key != key);
                 scenario.faults.retain(|fault| fault.worker() != Some(key));
+                let own = |job: &&mut JobSpec| job.by == Some(key);
+                scenario
+                    .jobs
+                    .iter_mut()
+                    .filter(own)
+                    .for_each(|job| job.by = None);
             });
         }
     }
@@ -234,4 +238,12 @@ impl Search<'_> {
             });
         }
     }
+}
+
+/// A job whose parent is gone is never spawned.
+fn drop_orphans(scenario: &mut Scenario) {
+    let keys: Vec<u32> = scenario.jobs.iter().map(|job| job.key).collect();
+    scenario
+        .jobs
+        .retain(|job| job.parent.is_none_or(|key| keys.contains(&key)));
 }

@@ -12,8 +12,8 @@ use super::{Verdict, ensure};
 use crate::scenario::RetrySpec;
 
 /// How far the length of a run, as its worker sees it, may be from what the
-/// books say, beside the drift of its clock.
-const SLACK: Duration = Duration::from_millis(100);
+/// books say, beside the drift of its clock: hosts of a cluster tick every 10 ms.
+const SLACK: Duration = Duration::from_millis(25);
 
 pub(super) fn transition(books: &Books, change: &Transition<'_>) -> Verdict {
     let Some((before, after)) = change.both() else {

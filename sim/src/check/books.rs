@@ -458,10 +458,8 @@ impl Books {
             }
         }
         if let Ok(Reply::Heartbeat(written)) = result {
-            let sent = self
-                .worker(call.who)
-                .and_then(|worker| worker.pace.heartbeat());
-            let runs = sent.map(<[Run]>::to_vec).unwrap_or_default();
+            let worker = self.worker(call.who);
+            let runs = worker.map_or(Vec::new(), |worker| worker.pace.heartbeat().to_vec());
             for (run, written) in runs.into_iter().zip(written) {
                 if *written == Written::Stale
                     && let Some(run) = self.run_mut(run)

@@ -92,12 +92,13 @@ fn stuck(books: &Books, book: &JobBook, seen: Seen, bound_us: u64) -> Option<Str
                 ));
             }
             let run = book.run(seen.fence)?;
-            let since = run.ended.map(|_| run.ended_us)?.max(calm_since);
+            let since = run.ended.map_or(run.claimed_us, |_| run.ended_us);
+            let since = since.max(calm_since);
             let unrecorded_us = books.now.true_us - since;
             (unrecorded_us > bound_us).then(|| {
                 format!(
-                    "its run {} ended {unrecorded_us} us ago, which is not recorded",
-                    seen.fence
+                    "its run {} has not ended, or that is not recorded, for {unrecorded_us} us: {:?}",
+                    seen.fence, run.ended
                 )
             })
         }

@@ -90,8 +90,8 @@ impl Pace {
     }
 
     /// The runs that the last heartbeat named.
-    pub(super) fn heartbeat(&self) -> Option<&[Run]> {
-        Some(&self.heartbeat[..])
+    pub(super) fn heartbeat(&self) -> &[Run] {
+        &self.heartbeat
     }
 }
 

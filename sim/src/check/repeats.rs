@@ -7,6 +7,16 @@ use super::books::Books;
 use super::{Verdict, Violation, ensure};
 use crate::event::{Call, Event, RUNNER_OPS};
 
+/// Which ends of the last batch have to be sent again at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum FinishOwed {
+    #[default]
+    None,
+    /// It was refused as a whole: they follow one by one.
+    First,
+    All,
+}
+
 /// What a worker has to send again.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Repeats {
@@ -14,7 +24,7 @@ pub(super) struct Repeats {
     finish: Vec<Run>,
     finish_op: u64,
     claim_unknown: bool,
-    finish_owed: bool,
+    finish_owed: FinishOwed,
 }
 
 impl Repeats {
@@ -65,7 +75,12 @@ fn sent(books: &mut Books, call: Call, command: &Command) -> Verdict {
         Command::Finish(finishes) => {
             let owed = std::mem::take(&mut repeats.finish);
             let named = |run: &Run| finishes.iter().any(|finish| finish.run == *run);
-            if repeats.finish_owed && !owed.iter().any(named) {
+            let sent = match repeats.finish_owed {
+                FinishOwed::None => true,
+                FinishOwed::First => owed.iter().any(named),
+                FinishOwed::All => owed.iter().all(named),
+            };
+            if !sent {
                 return Err(Violation::new(
                     "repeats.finish",
                     format!(
@@ -76,7 +91,7 @@ fn sent(books: &mut Books, call: Call, command: &Command) -> Verdict {
                 )
                 .of(call.who));
             }
-            repeats.finish_owed = false;
+            repeats.finish_owed = FinishOwed::None;
             repeats.finish_op = call.op;
             repeats.finish = finishes.iter().map(|finish| finish.run).collect();
         }
@@ -98,10 +113,11 @@ fn answered(books: &mut Books, call: Call, result: &Result<Reply, StoreError>) {
         }
     } else if worker.pace.is_finish(call.op) {
         worker.repeats.finish_owed = match result {
-            Ok(_) => false,
+            Ok(_) => FinishOwed::None,
             // Alone, it is given up.
-            Err(StoreError::Rejected(_)) => worker.repeats.finish.len() > 1,
-            Err(_) => true,
+            Err(StoreError::Rejected(_)) if worker.repeats.finish.len() > 1 => FinishOwed::First,
+            Err(StoreError::Rejected(_)) => FinishOwed::None,
+            Err(_) => FinishOwed::All,
         };
     }
 }

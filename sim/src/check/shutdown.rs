@@ -90,7 +90,7 @@ fn lost(books: &mut Books, who: Who, written: &[Written]) {
     };
     let counts_from = books.now.true_us.max(worker.disturbed_until);
     let abort_us = counts_from + worker.knobs.shutdown_timeout_ms * 1_000;
-    let sent = worker.pace.heartbeat().unwrap_or_default();
+    let sent = worker.pace.heartbeat();
     let lost = sent
         .iter()
         .zip(written)

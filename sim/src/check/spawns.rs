@@ -57,7 +57,11 @@ pub(super) fn event(books: &Books, event: &Event<'_>) -> Verdict {
     let truth = match spawned {
         Spawned::Created => exists,
         Spawned::DuplicateId => exists && (*again || rivals),
-        Spawned::DuplicateUniqueType => true,
+        Spawned::DuplicateUniqueType => {
+            let place = book.map(|book| book.spec.job_type);
+            let holder = place.and_then(|place| books.unique.get(&place));
+            holder.is_some_and(|holder| *holder != job_id(*job))
+        }
     };
     if truth {
         return Ok(());

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 use job_engine::planted;
 use job_sim::case::{Case, Tolerance};
+use job_sim::explore::{DETERMINISM, difference};
 use job_sim::level::Level;
 use job_sim::timeline::{self, TerminalOptions};
 use job_sim::{Keep, Report, Scenario};
@@ -81,6 +82,11 @@ impl Replay {
             Some(bug) => planted::with(bug, run),
             None => run(),
         };
+        if case.violation.check == DETERMINISM {
+            let run = |scenario: &Scenario, keep: Keep| case.level.run(scenario, keep);
+            println!("{}", difference(&case.scenario, &run));
+            return Ok(Outcome::Bad);
+        }
         let title = self.case.display().to_string();
         self.view.show(&case.scenario, &report, &title)?;
         if let Some(bug) = case.bug {

@@ -153,8 +153,9 @@ impl World<'_> {
             runner.committing = true;
         }
         let call = process.runner_call();
+        let end = outcome.end();
         let command = Command::Finish(vec![Finish { run, outcome }]);
-        let waiting = Waiting::Commit(run);
+        let waiting = Waiting::Commit(run, end);
         self.send(place, call, command, children, waiting, CALL_TIMEOUT);
     }
 
@@ -170,17 +171,11 @@ impl World<'_> {
         &mut self,
         place: usize,
         run: Run,
+        end: RunEnd,
         result: &Result<Reply, StoreError>,
     ) {
-        let completes = self
-            .model
-            .find(run.job)
-            .and_then(|job| job.runs.iter().find(|record| record.fence == run.fence))
-            .map_or(RunEnd::Completed, |record| record.end);
         let ended = match result {
-            Ok(Reply::Finished(written)) if written == &[Written::Applied] => {
-                Ended::Settled(completes)
-            }
+            Ok(Reply::Finished(written)) if written == &[Written::Applied] => Ended::Settled(end),
             Ok(_) => Ended::LeaseLost,
             // As the service does: the engine finds out whether it landed.
             Err(_) => failed("the commit may have failed"),

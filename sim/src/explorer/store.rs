@@ -32,7 +32,7 @@ impl World<'_> {
         if plan.disturbed {
             self.disturb(Some(call.who), now_us, "the network");
         }
-        let transaction = matches!(waiting, Waiting::Commit(_));
+        let transaction = matches!(waiting, Waiting::Commit(..));
         self.processes[process].calls.push((call.op, waiting));
         let request = Box::new(Request {
             process,
@@ -164,7 +164,6 @@ impl World<'_> {
             _ => None,
         };
         if point.is_some_and(|point| self.dies_at(process, point)) {
-            self.observe(&Event::Unheard { call });
             return;
         }
         let Some(waiting) = self.processes[process].take_call(call.op) else {
@@ -180,7 +179,7 @@ impl World<'_> {
                 self.input(process, Input::Replied { op, result });
             }
             Waiting::Checkpoint(run) => self.checkpointed(process, run, &result),
-            Waiting::Commit(run) => self.commit_answered(process, run, &result),
+            Waiting::Commit(run, end) => self.commit_answered(process, run, end, &result),
             Waiting::Spawn(job, again, tries) => {
                 self.spawn_answered(process, job, again, tries, &result);
             }

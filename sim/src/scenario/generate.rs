@@ -138,6 +138,9 @@ impl Generator {
         if !peaceful {
             scenario.faults = self.faults(&scenario);
         }
+        let needed_ms = crate::check::calm_ms(&scenario);
+        let calm_ms = needed_ms.clamp(profile.calm_ms, 2 * profile.calm_ms);
+        scenario.horizon_ms = calm_from_ms + calm_ms;
         if profile.stretches && self.dice.pct(3) {
             stretch(&mut scenario, self.dice.one_of(&[20, 1_000, 3_000]));
         }
@@ -601,9 +604,9 @@ mod tests {
     #[test]
     fn the_liveness_phase_is_long_enough_in_most_scenarios() {
         for (profile, pct) in [
-            (Profile::EXPLORER, 60),
-            (Profile::PAUSED, 60),
-            (Profile::CLUSTER, 60),
+            (Profile::EXPLORER, 85),
+            (Profile::PAUSED, 85),
+            (Profile::CLUSTER, 85),
         ] {
             let long_enough = |seed: &u64| {
                 let scenario = generate(profile, *seed);

@@ -3,12 +3,15 @@
 use std::collections::BTreeSet;
 
 use job_tokio::fault::POINTS;
+use serde_json::Value;
 use thiserror::Error;
 
 use super::{Fault, Knobs, Scenario, TYPES_MAX};
 
 /// The longest simulation: ten years.
 pub const HORIZON_MS_MAX: u64 = 10 * 366 * 24 * 60 * 60 * 1_000;
+/// The greatest drift of a clock, in parts per million.
+const DRIFT_PPM_MAX: u32 = 10_000;
 /// The most jobs, workers and faults, each.
 pub const ELEMENTS_MAX: usize = 100_000;
 
@@ -54,6 +57,9 @@ impl Scenario {
             self.types.iter().all(|of_type| !of_type.retries.is_empty()),
             "a job type has no retries".to_owned(),
         )?;
+        let json =
+            serde_json::to_value(self).map_err(|error| InvalidScenario(error.to_string()))?;
+        times_are_bounded(&json)?;
         let lens = [self.workers.len(), self.jobs.len(), self.faults.len()];
         check(
             lens.into_iter().all(|len| len <= ELEMENTS_MAX),
@@ -76,10 +82,9 @@ impl Scenario {
                 key != u32::MAX,
                 format!("the key {key} is that of the outside"),
             )?;
-            let ahead_ms = worker.clock_ahead_ms.unsigned_abs();
             check(
-                ahead_ms <= HORIZON_MS_MAX,
-                format!("worker {key} has a clock that is off by {ahead_ms} ms, over ten years"),
+                worker.clock_drift_ppm.unsigned_abs() <= DRIFT_PPM_MAX,
+                format!("the clock of worker {key} drifts by over {DRIFT_PPM_MAX} ppm"),
             )?;
             self.validate_knobs(&worker.knobs)?;
         }
@@ -87,15 +92,9 @@ impl Scenario {
     }
 
     fn validate_knobs(&self, knobs: &Knobs) -> Result<(), InvalidScenario> {
-        let times = [
-            knobs.lease_ms,
-            knobs.poll_ms,
-            knobs.poll_deaf_ms,
-            knobs.shutdown_timeout_ms,
-        ];
         check(
-            times.into_iter().all(|ms| ms <= HORIZON_MS_MAX),
-            format!("a worker is configured to wait {times:?} ms, at most ten years are allowed"),
+            knobs.lease_ms >= 40 && knobs.poll_ms >= 10 && knobs.poll_deaf_ms >= 10,
+            "a worker needs a lease of 40 ms and polls of 10 ms at least".to_owned(),
         )?;
         let known = knobs
             .types
@@ -126,6 +125,11 @@ impl Scenario {
             check(
                 !(job.unique && job.parent.is_some()),
                 format!("job {key} is unique, and spawned by another, which is not possible"),
+            )?;
+            let by = job.by.filter(|by| self.worker(*by).is_none());
+            check(
+                by.is_none(),
+                format!("job {key} is spawned by worker {by:?}, which there is not"),
             )?;
             let parent = job.parent.filter(|parent| !keys.contains(parent));
             check(
@@ -167,6 +171,23 @@ impl Scenario {
             } => self.validate_knobs(knobs),
             _ => Ok(()),
         }
+    }
+}
+
+/// No time in it, whatever it is for, is longer than the longest simulation.
+fn times_are_bounded(json: &Value) -> Result<(), InvalidScenario> {
+    match json {
+        Value::Array(items) => items.iter().try_for_each(times_are_bounded),
+        Value::Object(fields) => fields.iter().try_for_each(|(name, value)| {
+            let is_time = name.ends_with("_ms");
+            let ms = value.as_i64().map(i64::unsigned_abs).or(value.as_u64());
+            check(
+                !is_time || ms.is_none_or(|ms| ms <= HORIZON_MS_MAX),
+                format!("{name} is {value}, at most ten years of milliseconds are allowed"),
+            )?;
+            times_are_bounded(value)
+        }),
+        _ => Ok(()),
     }
 }
 
