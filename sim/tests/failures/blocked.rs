@@ -108,9 +108,10 @@ fn a_store_call_that_never_returns_is_given_up() {
 #[test]
 fn lost_jobs_are_looked_for_again_after_the_store_was_away() {
     let sim = workers(2)
-        .job(1_000, &[run(60_000, EndSpec::Complete)])
-        .fault(store(5_000, 10_000, StoreTrouble::Refuses));
-    sim.holds(&[Point::StoreFailed]);
+        .job(25_000, &[run(20_000, EndSpec::Complete)])
+        .fault(store(5_000, 10_000, StoreTrouble::Refuses))
+        .fault(crash(0, 30_000, Some(2_000)));
+    sim.holds(&[Point::StoreFailed, Point::CrashAtWork, Point::LeaseLost]);
     sim.finds(Bug::ReclaimDiesOnError, "pace.upkeep");
 }
 
