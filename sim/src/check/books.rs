@@ -495,8 +495,14 @@ impl Books {
                 worker,
                 at_ms,
                 by_ms,
-            } if *worker == who.worker && at_ms * 1_000 >= since_us => {
-                u64::try_from(-by_ms).unwrap_or(0) * 1_000
+            } if *worker == who.worker => {
+                // It stands still for as long as it was set back.
+                let back_us = u64::try_from(-by_ms).unwrap_or(0) * 1_000;
+                if at_ms * 1_000 + back_us >= since_us {
+                    back_us
+                } else {
+                    0
+                }
             }
             _ => 0,
         });

@@ -31,10 +31,13 @@ impl World<'_> {
                 process_now.timer_at = None;
                 let who = process_now.who;
                 // After a jump back it stands still until its clock has caught up.
-                let still_us = u64::try_from(-by_ms).unwrap_or(0) * 1_000;
+                let back_us = u64::try_from(-by_ms).unwrap_or(0) * 1_000;
+                let process_still = &mut self.processes[process].still_until_us;
+                *process_still = (*process_still).max(now_us) + back_us;
+                let still_until_us = *process_still;
                 // A lease that ran out meanwhile is noticed at the next heartbeat.
                 let half_us = self.processes[process].knobs.lease_ms * 500;
-                self.disturb(Some(who), now_us + still_us + half_us, "its clock");
+                self.disturb(Some(who), still_until_us + half_us, "its clock");
                 self.set_timer(process);
             }
             (Fault::StoreClockJump { by_ms, .. }, _) => {

@@ -25,6 +25,8 @@ pub(super) struct Process {
     pub(super) deferred: Option<Vec<Task>>,
     /// Its tasks are late: by how much, until when.
     pub(super) lag: Option<(u64, u64)>,
+    /// Until when its clock, which was set back, shows nothing new.
+    pub(super) still_until_us: u64,
     /// When the timer is set to go off.
     pub(super) timer_at: Option<u64>,
     pub(super) runners: BTreeMap<Run, Runner>,
@@ -113,6 +115,7 @@ impl Process {
             knobs: spec.knobs.clone(),
             deferred: None,
             lag: None,
+            still_until_us: 0,
             timer_at: None,
             runners: BTreeMap::new(),
             calls: Vec::new(),
