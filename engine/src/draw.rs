@@ -85,18 +85,22 @@ impl Entropy {
     /// mix of the purpose; a collision would make two jitters equal, which harms
     /// nothing.
     fn stream(&self, purpose: Purpose) -> ChaCha8Rng {
-        let stream = purpose.words().into_iter().fold(0, |hash: u64, word| {
-            mix(hash.rotate_left(23) ^ word.wrapping_mul(0x9e37_79b9_7f4a_7c15))
-        });
         let mut generator = self.generator.clone();
-        generator.set_stream(stream);
+        generator.set_stream(mix_words(0, purpose.words()));
         generator
     }
 }
 
+/// A number that depends on all of `words`, on their order, and on `start`.
+pub fn mix_words(start: u64, words: impl IntoIterator<Item = u64>) -> u64 {
+    words.into_iter().fold(start, |hash, word| {
+        mix(hash.rotate_left(23) ^ word.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+    })
+}
+
 /// The finalizer of SplitMix64 (Steele, Lea, Flood 2014): every input bit
 /// changes about half of the output bits.
-fn mix(mut word: u64) -> u64 {
+pub const fn mix(mut word: u64) -> u64 {
     word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     word ^ (word >> 31)

@@ -11,7 +11,8 @@ use crate::check::Violation;
 use crate::hash::TraceHash;
 use crate::level::Level;
 use crate::recorder::Report;
-use crate::scenario::{InvalidScenario, Scenario, mix};
+use crate::scenario::{InvalidScenario, Scenario};
+use job_engine::draw::mix;
 
 /// The version of the format of the file.
 const FORMAT: u32 = 1;

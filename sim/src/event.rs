@@ -43,6 +43,13 @@ pub struct Call {
     pub op: u64,
 }
 
+impl Call {
+    /// Whether the engine of the process calls, and no runner or spawner.
+    pub fn is_of_engine(self) -> bool {
+        self.op < RUNNER_OPS
+    }
+}
+
 /// Calls of the runner of a run have numbers from here on.
 pub const RUNNER_OPS: u64 = 1 << 40;
 /// Spawns have numbers from here on.

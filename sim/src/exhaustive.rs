@@ -16,8 +16,9 @@ use job_engine::{Command, Entropy, ModelStore, Reply, Run, StoreError, Timestamp
 use crate::check::{Audit, Violation};
 use crate::event::{Call, Event, Moment, SPAWN_OPS, Who};
 use crate::scenario::{
-    DueSpec, Fault, JobSpec, Knobs, RetrySpec, START, Scenario, Topic, TypeSpec, WorkerSpec, mix,
+    DueSpec, Fault, JobSpec, Knobs, RetrySpec, START, Scenario, Topic, TypeSpec, WorkerSpec,
 };
+use job_engine::draw::mix;
 
 /// What is explored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

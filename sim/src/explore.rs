@@ -155,9 +155,8 @@ fn simulate(plan: Plan, seed: u64) -> (Report, Option<Failure>) {
 /// The first event in which two simulations of one scenario differ.
 pub fn difference(scenario: &Scenario, run: &dyn Fn(&Scenario, Keep) -> Report) -> Violation {
     let keep = Keep {
-        trace: true,
         hashes: true,
-        ..Keep::default()
+        ..Keep::TRACE
     };
     for _ in 0..DIFFERENCE_TRIES {
         let (one, other) = (run(scenario, keep), run(scenario, keep));

@@ -10,7 +10,8 @@ use job_tokio::fault::POINTS;
 use serde::{Deserialize, Serialize};
 
 use crate::event::{Call, Event, Moment, Who};
-use crate::scenario::{job_key, mix, type_place};
+use crate::scenario::{job_key, type_place};
+use job_engine::draw::mix;
 
 /// The rolling hash of a simulation: two runs that differ in one event differ in
 /// it from there on.

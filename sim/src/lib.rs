@@ -34,6 +34,7 @@ pub mod hash;
 pub mod level;
 pub mod mutants;
 pub mod network;
+mod observed;
 pub mod paused;
 pub mod recorder;
 pub mod scenario;

@@ -30,6 +30,13 @@ struct Window {
     fault: Fault,
 }
 
+impl Window {
+    /// How long it stays open, in milliseconds, rounded up.
+    fn left_ms(&self, now_us: u64) -> u64 {
+        (self.to_us - now_us).div_ceil(1_000)
+    }
+}
+
 /// What becomes of a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Request {
@@ -173,8 +180,7 @@ impl Network {
                     ..
                 } if *worker == call.who.worker => {
                     effects.push(if *hold {
-                        let left_us = self.windows[*place].to_us - now_us;
-                        MessageEffect::DelayRequestMs(left_us.div_ceil(1_000))
+                        MessageEffect::DelayRequestMs(self.windows[*place].left_ms(now_us))
                     } else {
                         MessageEffect::LoseRequest
                     });
@@ -182,10 +188,9 @@ impl Network {
                 _ => {}
             }
         }
-        self.note(call, &effects);
-        let planned = self.messages.get(&call).into_iter().flatten();
-        for effect in effects.iter().chain(planned) {
-            match *effect {
+        self.befalls(call, &mut effects);
+        for effect in effects {
+            match effect {
                 MessageEffect::LoseRequest => request.travels_us = None,
                 MessageEffect::DelayRequestMs(ms) => {
                     request.travels_us = request.travels_us.map(|us| us + ms * 1_000);
@@ -242,9 +247,8 @@ impl Network {
         if fate == Fate::Ignored {
             effects.push(MessageEffect::LoseRequest);
         }
-        self.note(call, &effects);
-        let planned = self.messages.get(&call).into_iter().flatten();
-        for effect in effects.iter().chain(planned) {
+        self.befalls(call, &mut effects);
+        for effect in effects {
             match effect {
                 MessageEffect::Fail => fate = Fate::Failed,
                 MessageEffect::UnknownDone => fate = Fate::UnknownDone,
@@ -292,8 +296,7 @@ impl Network {
                     ..
                 } if *worker == call.who.worker => {
                     effects.push(if *hold {
-                        let left_us = self.windows[*place].to_us - now_us;
-                        MessageEffect::DelayReplyMs(left_us.div_ceil(1_000))
+                        MessageEffect::DelayReplyMs(self.windows[*place].left_ms(now_us))
                     } else {
                         MessageEffect::LoseReply
                     });
@@ -305,10 +308,9 @@ impl Network {
                 _ => {}
             }
         }
-        self.note(call, &effects);
-        let planned = self.messages.get(&call).into_iter().flatten();
-        for effect in effects.iter().chain(planned) {
-            match *effect {
+        self.befalls(call, &mut effects);
+        for effect in effects {
+            match effect {
                 MessageEffect::LoseReply => answer.travels_us = None,
                 MessageEffect::DelayReplyMs(ms) => {
                     answer.travels_us = answer.travels_us.map(|us| us + ms * 1_000);
@@ -390,7 +392,8 @@ impl Network {
         self.draws.within(Topic::Delay, key, (1, max_ms.max(1)))
     }
 
-    fn note(&mut self, call: Call, effects: &[MessageEffect]) {
+    /// Notes what befalls a message, and adds what is planned for it alone.
+    fn befalls(&mut self, call: Call, effects: &mut Vec<MessageEffect>) {
         if let Some(befell) = &mut self.befell {
             befell.extend(effects.iter().map(|effect| Fault::Message {
                 worker: call.who.worker,
@@ -399,6 +402,7 @@ impl Network {
                 effect: *effect,
             }));
         }
+        effects.extend(self.messages.get(&call).into_iter().flatten());
     }
 
     /// Sees to it that `open` is right for `now_us`, which never goes back.

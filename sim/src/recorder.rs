@@ -23,6 +23,15 @@ pub struct Keep {
     pub hashes: bool,
 }
 
+impl Keep {
+    /// All events, as text.
+    pub const TRACE: Self = Self {
+        trace: true,
+        befell: false,
+        hashes: false,
+    };
+}
+
 /// What came of a simulation.
 #[derive(Clone, Debug, Default)]
 pub struct Report {

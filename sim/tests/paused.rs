@@ -12,12 +12,6 @@ use job_sim::trace::Kind;
 use job_sim::{Keep, Report};
 use job_tokio::fault::POINTS;
 
-const TRACE: Keep = Keep {
-    trace: true,
-    befell: false,
-    hashes: false,
-};
-
 fn knobs() -> Knobs {
     Knobs {
         jobs_max: 6,
@@ -138,7 +132,7 @@ fn busy(seed: u64) -> Scenario {
 /// Runs it, and asserts that nothing is violated.
 #[track_caller]
 fn holds(scenario: &Scenario) -> Report {
-    let report = paused::run(scenario, TRACE);
+    let report = paused::run(scenario, Keep::TRACE);
     if let Some(violation) = &report.violation {
         let entries = report.trace.entries.iter();
         let mut lines = entries.map(|entry| {

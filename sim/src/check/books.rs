@@ -13,7 +13,7 @@ use super::claims::Owed;
 use super::obligations::Obligations;
 use super::pace::Pace;
 use super::repeats::Repeats;
-use crate::event::{Call, Event, Moment, RUNNER_OPS, Who};
+use crate::event::{Call, Event, Moment, Who};
 use crate::scenario::{Fault, JobSpec, Knobs, Scenario, job_key, type_place};
 
 /// The memory of the audit: what it has seen of jobs and workers.
@@ -444,7 +444,7 @@ impl Books {
     }
 
     fn take_in_answer(&mut self, call: Call, result: &Result<Reply, StoreError>) {
-        if call.op >= RUNNER_OPS {
+        if !call.is_of_engine() {
             return;
         }
         if let Err(StoreError::Rejected(_)) = result {

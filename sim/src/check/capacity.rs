@@ -5,7 +5,7 @@ use job_engine::Command;
 
 use super::books::Books;
 use super::{Verdict, Violation};
-use crate::event::{Event, RUNNER_OPS};
+use crate::event::Event;
 use crate::scenario::job_key;
 
 pub(super) fn event(books: &Books, event: &Event<'_>) -> Verdict {
@@ -27,7 +27,7 @@ pub(super) fn event(books: &Books, event: &Event<'_>) -> Verdict {
         Event::Sent {
             call,
             command: command @ Command::Claim(claim),
-        } if call.op < RUNNER_OPS && !claim.repeat => {
+        } if call.is_of_engine() && !claim.repeat => {
             let Some(worker) = books.worker(call.who) else {
                 return Ok(());
             };

@@ -3,10 +3,10 @@
 
 use job_engine::{Command, Reply};
 
-use super::books::{Books, Life, WorkerBook};
+use super::books::{Books, WorkerBook};
 use super::pace::SentClaim;
 use super::{Verdict, Violation};
-use crate::event::{Event, RUNNER_OPS, Who};
+use crate::event::{Event, Who};
 use crate::scenario::{TYPES_MAX, type_place};
 
 /// How late a claim may be, in microseconds: a timer wakes late, or the worker
@@ -44,7 +44,7 @@ pub(super) fn event(books: &mut Books, event: &Event<'_>) -> Verdict {
     let counts_from = now_us.max(worker.disturbed_until);
     let owed = &mut worker.owed;
     match event {
-        Event::Sent { call, command } if call.op < RUNNER_OPS => {
+        Event::Sent { call, command } if call.is_of_engine() => {
             if matches!(command, Command::Claim(_)) {
                 owed.in_flight = true;
                 owed.sent_us = now_us;
@@ -68,7 +68,7 @@ pub(super) fn event(books: &mut Books, event: &Event<'_>) -> Verdict {
                 }
             }
         }
-        Event::Answered { call, result } if call.op < RUNNER_OPS => match result {
+        Event::Answered { call, result } if call.is_of_engine() => match result {
             Ok(Reply::Claimed(claimed)) => {
                 owed.in_flight = false;
                 owed.free_since = now_us;
@@ -132,7 +132,7 @@ impl Owed {
 fn overdue(worker: &WorkerBook, all_disturbed_until: u64, now_us: u64) -> Verdict {
     let owed = &worker.owed;
     let room = worker.executing.len() < worker.knobs.jobs_min as usize;
-    let idle = worker.life == Life::Up && worker.shutdown_us.is_none() && !worker.paused;
+    let idle = worker.shutdown_us.is_none() && !worker.paused;
     if !room || !idle || owed.in_flight {
         return Ok(());
     }

@@ -2,15 +2,15 @@
 
 use std::fmt;
 
+use job_engine::StoreError;
 use job_engine::lifecycle::{RunEnd, State};
 use job_engine::store::{Outcome, Spawned, Written};
 use job_engine::worker::{Ended, StopReason};
-use job_engine::{Reply, StoreError};
 use serde::{Deserialize, Serialize};
 
 use super::books::{Books, Life};
 use super::transition::{Change, Transition};
-use crate::event::{Event, RUNNER_OPS};
+use crate::event::Event;
 use crate::scenario::OnStop;
 
 /// How often each point was reached.
@@ -232,7 +232,7 @@ pub(super) fn transition(coverage: &mut Coverage, books: &Books, change: &Transi
             let run = books.run(finish.run);
             let lost = run.and_then(|run| run.recorded) == Some(RunEnd::Lost);
             let stale = written == Written::Stale;
-            let by_runner = change.call.op >= RUNNER_OPS;
+            let by_runner = !change.call.is_of_engine();
             sometimes!(coverage, StaleFinish, stale);
             sometimes!(coverage, FinishAfterReclaim, stale && lost && !by_runner);
             sometimes!(coverage, TransactionRefused, stale && by_runner);
@@ -340,7 +340,7 @@ pub(super) fn event(coverage: &mut Coverage, books: &Books, event: &Event<'_>) {
                 coverage.reach(Point::Unanswered);
                 let worker = books.worker(call.who);
                 let claim = worker.is_some_and(|worker| worker.pace.is_claim(call.op));
-                if claim && call.op < RUNNER_OPS {
+                if claim && call.is_of_engine() {
                     let took = books.running.iter().any(|job| {
                         let lease = books.job(*job).and_then(|book| book.seen?.lease);
                         let claim = worker.and_then(|worker| Some(worker.pace.claim()?.id));
@@ -351,7 +351,7 @@ pub(super) fn event(coverage: &mut Coverage, books: &Books, event: &Event<'_>) {
                     sometimes!(coverage, ClaimReplyLost, took);
                 }
             }
-            Ok(Reply::Claimed(_)) | Ok(_) | Err(StoreError::Rejected(_)) => {}
+            Ok(_) | Err(StoreError::Rejected(_)) => {}
         },
         Event::Ended { run, ended, .. } => {
             if let Ended::Failed(text) = ended {

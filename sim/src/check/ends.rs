@@ -8,7 +8,7 @@ use job_engine::worker::Ended;
 use super::books::{Books, EndedAs};
 use super::transition::{Change, Transition};
 use super::{Verdict, ensure};
-use crate::event::{Event, RUNNER_OPS};
+use crate::event::Event;
 use crate::scenario::job_key;
 
 pub(super) fn transition(books: &Books, change: &Transition<'_>) -> Verdict {
@@ -22,7 +22,7 @@ pub(super) fn transition(books: &Books, change: &Transition<'_>) -> Verdict {
         return Ok(());
     };
     let end = finish.outcome.end();
-    if change.call.op >= RUNNER_OPS {
+    if !change.call.is_of_engine() {
         ensure!(
             run.committing && matches!(end, RunEnd::Completed | RunEnd::Rescheduled),
             "ends.recorded",

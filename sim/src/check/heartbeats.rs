@@ -5,9 +5,9 @@ use job_engine::limits::BATCH_LEN_MAX;
 use job_engine::store::Heartbeat;
 use job_engine::{Command, Run};
 
-use super::books::{Books, Life};
+use super::books::Books;
 use super::{Verdict, Violation};
-use crate::event::{Event, RUNNER_OPS, Who};
+use crate::event::{Event, Who};
 use crate::scenario::job_key;
 
 /// How late one may be, in microseconds.
@@ -15,7 +15,7 @@ const SLACK_US: u64 = 150_000;
 
 pub(super) fn event(books: &Books, event: &Event<'_>) -> Verdict {
     let who = match event {
-        Event::Sent { call, command } if call.op < RUNNER_OPS => {
+        Event::Sent { call, command } if call.is_of_engine() => {
             if let Command::Heartbeat(heartbeat) = command {
                 return names(books, call.who, heartbeat);
             }
@@ -74,7 +74,7 @@ fn in_time(books: &Books, who: Who) -> Verdict {
     };
     let holds = |run: &Run| books.run(*run).is_some_and(|run| !run.stale);
     let busy = worker.executing.iter().any(holds);
-    if !busy || worker.paused || worker.life != Life::Up {
+    if !busy || worker.paused {
         return Ok(());
     }
     let Some(answered_us) = worker.pace.heartbeat_silent_since() else {

@@ -5,7 +5,7 @@ use job_engine::{ClaimId, Command, Reply, Run, StoreError};
 
 use super::books::{Books, WorkerBook};
 use super::{Verdict, Violation};
-use crate::event::{Call, Event, RUNNER_OPS};
+use crate::event::{Call, Event};
 use crate::scenario::TYPES_MAX;
 
 /// The least wait after the first error, in microseconds: 100 ms less 25 %.
@@ -107,8 +107,8 @@ fn lane_of(command: &Command) -> Option<usize> {
 
 pub(super) fn event(books: &mut Books, event: &Event<'_>) -> Verdict {
     match event {
-        Event::Sent { call, command } if call.op < RUNNER_OPS => sent(books, *call, command),
-        Event::Answered { call, result } if call.op < RUNNER_OPS => {
+        Event::Sent { call, command } if call.is_of_engine() => sent(books, *call, command),
+        Event::Answered { call, result } if call.is_of_engine() => {
             answered(books, *call, result);
             Ok(())
         }

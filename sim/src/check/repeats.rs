@@ -5,7 +5,7 @@ use job_engine::{ClaimId, Command, Reply, Run, StoreError};
 
 use super::books::Books;
 use super::{Verdict, Violation, ensure};
-use crate::event::{Call, Event, RUNNER_OPS};
+use crate::event::{Call, Event};
 
 /// Which ends of the last batch have to be sent again at once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,8 +41,8 @@ impl Repeats {
 
 pub(super) fn event(books: &mut Books, event: &Event<'_>) -> Verdict {
     match event {
-        Event::Sent { call, command } if call.op < RUNNER_OPS => sent(books, *call, command),
-        Event::Answered { call, result } if call.op < RUNNER_OPS => {
+        Event::Sent { call, command } if call.is_of_engine() => sent(books, *call, command),
+        Event::Answered { call, result } if call.is_of_engine() => {
             answered(books, *call, result);
             Ok(())
         }

@@ -10,7 +10,7 @@ use super::books::{Books, Life};
 use super::obligations::{Obligation, SLACK_US};
 use super::reclaims::quiet_us;
 use super::{Verdict, Violation, ensure};
-use crate::event::{Event, RUNNER_OPS, Who};
+use crate::event::{Event, Who};
 use crate::scenario::{OnStop, job_key};
 
 pub(super) fn event(books: &mut Books, event: &Event<'_>) -> Verdict {
@@ -19,7 +19,7 @@ pub(super) fn event(books: &mut Books, event: &Event<'_>) -> Verdict {
             asked(books, *who);
             Ok(())
         }
-        Event::Sent { call, command } if call.op < RUNNER_OPS => {
+        Event::Sent { call, command } if call.is_of_engine() => {
             silent_after_stop(books, call.who, "sends a command")?;
             // At the same moment it may not have heard of it.
             let now_us = books.now.true_us;

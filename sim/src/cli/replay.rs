@@ -64,12 +64,6 @@ enum Events {
     Chain,
 }
 
-const KEEP: Keep = Keep {
-    trace: true,
-    befell: false,
-    hashes: false,
-};
-
 impl Replay {
     pub(super) fn run(&self) -> Result<Outcome, Failed> {
         let tolerance = Tolerance {
@@ -77,7 +71,7 @@ impl Replay {
             edited: self.edited,
         };
         let case = Case::read(&self.case, tolerance)?;
-        let run = || case.level.run(&case.scenario, KEEP);
+        let run = || case.level.run(&case.scenario, Keep::TRACE);
         let report = match case.bug {
             Some(bug) => planted::with(bug, run),
             None => run(),
@@ -120,7 +114,7 @@ impl Show {
             println!("{}", serde_json::to_string_pretty(&scenario)?);
             return Ok(Outcome::Good);
         }
-        let report = self.level.run(&scenario, KEEP);
+        let report = self.level.run(&scenario, Keep::TRACE);
         let title = format!("seed {} at level {}", self.seed, self.level.number());
         self.view.show(&scenario, &report, &title)?;
         println!("trace hash {}", report.hash);

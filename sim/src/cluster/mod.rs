@@ -22,12 +22,11 @@ mod spawner;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::rc::Rc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use job_tokio::fault;
 use turmoil::Sim;
 
+use crate::observed::Observed;
 use crate::recorder::{Keep, Report};
 use crate::scenario::{START, Scenario, Topic};
 use faults::Faults;
@@ -48,8 +47,11 @@ const OUTSIDE: &str = "outside";
 pub fn run(scenario: &Scenario, keep: Keep) -> Report {
     let watch = Watch::new();
     let world = World::new(scenario, keep);
-    let dies_at = world.clone();
-    fault::set_hook(Some(Rc::new(move |id, point| dies_at.dies_at(id, point))));
+    let (of_hook, of_observer) = (world.clone(), world.clone());
+    let _observed = Observed::new(
+        move |id, point| of_hook.dies_at(id, point),
+        move |id, seen| of_observer.saw(id, seen),
+    );
     let mut sim = build(&world);
     let mut faults = Faults::new(&world, &mut sim);
     while !world.is_over() {
@@ -71,10 +73,7 @@ pub fn run(scenario: &Scenario, keep: Keep) -> Report {
             world.violated("cluster.panic", text);
         }
     }
-    let report = world.report();
-    drop(sim);
-    fault::set_hook(None);
-    report
+    world.report()
 }
 
 /// The hosts, of which those of the workers do not run yet.

@@ -1,9 +1,7 @@
 //! Runs jobs as their scenario says, on the driver of production.
 
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::panic::resume_unwind;
-use std::pin::pin;
-use std::task::Poll;
 use std::time::Duration;
 
 use job_engine::lifecycle::RunEnd;
@@ -19,7 +17,7 @@ use super::process::Process;
 use super::rpc::Body;
 use super::spawner::child_token;
 use super::world::World;
-use crate::event::{Event, Who};
+use crate::event::Event;
 use crate::scenario::{EndSpec, JobSpec, OnStop, RunSpec, Topic, job_key, job_type};
 
 /// How long the transaction that ends a run may take, as in the public crate.
@@ -49,31 +47,10 @@ impl RunJob for Runners {
         signal: StopSignal,
     ) -> impl Future<Output = Ended> + Send + 'static {
         let process = self.process.clone();
-        let mut report = RunReport::start(&process, &job);
         async move {
-            let watched = signal.clone();
-            let mut stopped = pin!(watched.stopped());
-            let mut told = false;
-            let mut work = pin!(run(&process, &job, &signal));
-            let end = poll_fn(|cx| {
-                if !told && let Poll::Ready(reason) = stopped.as_mut().poll(cx) {
-                    told = true;
-                    let (who, run) = (process.who(), job.run);
-                    let event = Event::Told { who, run, reason };
-                    process.world().record_by(who, &event);
-                }
-                work.as_mut().poll(cx)
-            })
-            .await;
-            match end {
-                Ok(ended) => {
-                    report.end(&ended);
-                    ended
-                }
-                Err(Panic(text)) => {
-                    report.end(&failed(&format!("the runner panicked: {text}")));
-                    resume_unwind(Box::new(text))
-                }
+            match run(&process, &job, &signal).await {
+                Ok(ended) => ended,
+                Err(Panic(text)) => resume_unwind(Box::new(text)),
             }
         }
     }
@@ -262,42 +239,4 @@ async fn at_fault_point(process: &Process, point: &'static str) {
 
 fn failed(text: &str) -> Ended {
     Ended::Failed(ErrorText::new(text))
-}
-
-/// Says what becomes of a runner, also when that is dropped.
-struct RunReport {
-    world: World,
-    who: Who,
-    run: Run,
-    ended: bool,
-}
-
-impl RunReport {
-    fn start(process: &Process, job: &ClaimedJob) -> Self {
-        let (world, who) = (process.world().clone(), process.who());
-        world.record_by(who, &Event::Started { who, job });
-        Self {
-            world,
-            who,
-            run: job.run,
-            ended: false,
-        }
-    }
-
-    fn end(&mut self, ended: &Ended) {
-        self.ended = true;
-        let (who, run) = (self.who, self.run);
-        let event = Event::Ended { who, run, ended };
-        self.world.record_by(who, &event);
-    }
-}
-
-impl Drop for RunReport {
-    fn drop(&mut self) {
-        if !self.ended {
-            let (who, run) = (self.who, self.run);
-            self.world.record_by(who, &Event::Aborted { who, run });
-            self.end(&Ended::Aborted);
-        }
-    }
 }

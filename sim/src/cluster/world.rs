@@ -13,8 +13,10 @@ use super::faults::supports;
 use crate::check::Violation;
 use crate::event::{Call, Event, Moment, Who};
 use crate::network::{Fate, Network};
+use crate::observed::event_of;
 use crate::recorder::{Keep, Recorder, Report};
 use crate::scenario::{Fault, Knobs, START, Scenario, StoreTrouble};
+use job_tokio::observer::Seen;
 
 /// See the module. Clones share it.
 #[derive(Clone)]
@@ -283,6 +285,14 @@ impl World {
         };
         inner.disturbances.push(one);
         inner.disturb(one);
+    }
+
+    /// Takes in what the driver with this engine did with a runner.
+    pub(super) fn saw(&self, id: WorkerId, seen: Seen<'_>) {
+        let who = self.inner().ids.get(&id).copied();
+        if let Some(who) = who {
+            self.record_by(who, &event_of(who, seen));
+        }
     }
 
     /// Whether the process with this engine dies at this fault point.

@@ -123,7 +123,7 @@ impl World<'_> {
             reply: &reply,
         });
         let commits = matches!(&reply, Reply::Finished(written) if written == &[Written::Applied]);
-        if call.op >= crate::event::RUNNER_OPS
+        if !call.is_of_engine()
             && let (Command::Finish(finishes), true) = (command, commits)
         {
             if !request.children.is_empty() {
@@ -156,7 +156,7 @@ impl World<'_> {
         }
         let point = match &result {
             Ok(Reply::Claimed(_)) => Some("after_claim"),
-            Ok(Reply::Finished(_)) if call.op < crate::event::RUNNER_OPS => Some("after_finish"),
+            Ok(Reply::Finished(_)) if call.is_of_engine() => Some("after_finish"),
             Ok(Reply::Heartbeat(_)) => Some("after_heartbeat"),
             Ok(Reply::Reclaimed(_)) => Some("after_reclaim"),
             Ok(Reply::Spawned(_)) => Some("after_spawn"),

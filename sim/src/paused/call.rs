@@ -156,7 +156,7 @@ impl State {
             self.observe(&Event::Sent { call, command });
         }
         let limit_us = match self.up.get(&call.who.worker) {
-            Some(up) if call.op < RUNNER_OPS => up.store_timeout_us,
+            Some(up) if call.is_of_engine() => up.store_timeout_us,
             _ => CALL_TIMEOUT_US,
         };
         let waiting = Waiting {

@@ -1,39 +1,23 @@
-//! What the drivers do, as they do it, and where their processes die.
-
-use std::rc::Rc;
+//! What this level makes of what its drivers do.
 
 use job_engine::WorkerId;
 use job_engine::worker::Ended;
-use job_tokio::fault::set_hook;
-use job_tokio::observer::{Seen, set_observer};
+use job_tokio::observer::Seen;
 
 use super::runner::PANIC;
 use super::state::{State, World};
 use crate::check::Violation;
-use crate::event::{Event, Who};
+use crate::event::Who;
+use crate::observed::{Observed, event_of};
 use crate::scenario::job_key;
-
-/// Observes the drivers of this thread for as long as it lives.
-pub(super) struct Observed {}
 
 /// Begins to observe the drivers of this thread.
 pub(super) fn observe(world: &World) -> Observed {
-    let of_hook = world.clone();
-    set_hook(Some(Rc::new(move |id, point| {
-        of_hook.state().dies_at(id, point)
-    })));
-    let of_observer = world.clone();
-    set_observer(Some(Rc::new(move |id, seen| {
-        saw(&mut of_observer.state(), id, seen);
-    })));
-    Observed {}
-}
-
-impl Drop for Observed {
-    fn drop(&mut self) {
-        set_hook(None);
-        set_observer(None);
-    }
+    let (of_hook, of_observer) = (world.clone(), world.clone());
+    Observed::new(
+        move |id, point| of_hook.state().dies_at(id, point),
+        move |id, seen| saw(&mut of_observer.state(), id, seen),
+    )
 }
 
 fn saw(state: &mut State, id: WorkerId, seen: Seen<'_>) {
@@ -41,19 +25,15 @@ fn saw(state: &mut State, id: WorkerId, seen: Seen<'_>) {
         return;
     };
     match seen {
-        Seen::Started(job) => {
-            state.has_started(who, job.run.job, job.run.fence);
-            state.observe(&Event::Started { who, job });
-        }
-        Seen::Told(run, reason) => state.observe(&Event::Told { who, run, reason }),
-        Seen::Aborted(run) => state.observe(&Event::Aborted { who, run }),
+        Seen::Started(job) => state.has_started(who, job.run.job, job.run.fence),
         Seen::Ended(run, ended) => {
             if let Some(violation) = unplanned(who, job_key(run.job), ended) {
                 state.violated(violation);
             }
-            state.observe(&Event::Ended { who, run, ended });
         }
+        Seen::Told(..) | Seen::Aborted(_) => {}
     }
+    state.observe(&event_of(who, seen));
 }
 
 /// A panic that no scenario asks for.

@@ -1,5 +1,7 @@
 //! Randomness that is keyed by what it is for.
 
+use job_engine::draw::{mix, mix_words};
+
 /// What a draw decides. The number is part of the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u64)]
@@ -50,11 +52,8 @@ impl Draws {
 
     /// The number for this topic and key.
     pub fn draw(self, topic: Topic, key: [u64; 3]) -> u64 {
-        let mut hash = mix(self.seed ^ 0x6a09_e667_f3bc_c909);
-        for word in [topic as u64, key[0], key[1], key[2]] {
-            hash = mix(hash.rotate_left(23) ^ word.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        }
-        hash
+        let start = mix(self.seed ^ 0x6a09_e667_f3bc_c909);
+        mix_words(start, [topic as u64, key[0], key[1], key[2]])
     }
 
     /// A number from `from` to `to`, both included.
@@ -82,13 +81,6 @@ impl Draws {
 fn scale(draw: u64, from: u64, to: u64) -> u64 {
     let span = u128::from(to.saturating_sub(from)) + 1;
     from + ((u128::from(draw) * span) >> 64) as u64
-}
-
-/// The finalizer of SplitMix64 (Steele, Lea, Flood 2014).
-pub(crate) const fn mix(mut word: u64) -> u64 {
-    word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    word ^ (word >> 31)
 }
 
 #[cfg(test)]

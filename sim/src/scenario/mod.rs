@@ -15,7 +15,6 @@ use job_engine::{Due, JobId, JobType, Payload, RetrySettings, Timestamp};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-pub(crate) use draws::mix;
 pub use draws::{Draws, Topic};
 pub use fault::{Direction, Fault, MessageEffect, StoreTrouble};
 pub use generate::{Profile, generate};

@@ -11,11 +11,6 @@ use job_sim::scenario::{
 use job_sim::trace::{Fate, Kind};
 use job_sim::{Keep, Report};
 
-const TRACE: Keep = Keep {
-    trace: true,
-    befell: false,
-    hashes: false,
-};
 /// From here on nothing goes wrong any more.
 const CALM_FROM_MS: u64 = 90_000;
 
@@ -126,7 +121,7 @@ impl Sim {
         let mut scenario = self.scenario.clone();
         scenario.horizon_ms = CALM_FROM_MS + calm_ms(&scenario);
         scenario.validate().expect("the test writes a valid one");
-        self.level.run(&scenario, TRACE)
+        self.level.run(&scenario, Keep::TRACE)
     }
 
     /// Simulates it, and wants that nothing is violated and that each of these
