@@ -3,11 +3,13 @@
 use job_sim::check::coverage::{Coverage, Point};
 use job_sim::cluster::{run, supports};
 use job_sim::scenario::{
-    Direction, Draws, DueSpec, EndSpec, Fault, JobSpec, Knobs, OnStop, RetrySpec, RunSpec,
-    Scenario, StoreTrouble, Topic, TypeSpec, WorkerSpec,
+    Direction, Draws, DueSpec, EndSpec, Fault, Knobs, OnStop, RetrySpec, RunSpec, Scenario,
+    StoreTrouble, Topic, TypeSpec, WorkerSpec,
 };
 use job_sim::trace::Kind;
 use job_sim::{Keep, Report};
+
+use crate::support::job;
 
 const WORKERS: u32 = 3;
 
@@ -31,20 +33,6 @@ fn run_spec(work_ms: u64, end: EndSpec) -> RunSpec {
         checkpoint_ms: Some(work_ms / 2),
         end,
         on_stop: OnStop::Yield,
-    }
-}
-
-fn job(key: u32, spawn_ms: u64, runs: Vec<RunSpec>) -> JobSpec {
-    JobSpec {
-        key,
-        spawn_ms,
-        by: None,
-        parent: None,
-        job_type: key % 2,
-        unique: false,
-        due: DueSpec::Now,
-        again_ms: None,
-        runs,
     }
 }
 

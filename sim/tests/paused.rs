@@ -5,12 +5,14 @@ use job_sim::check::coverage::Point;
 use job_sim::event::RUNNER_OPS;
 use job_sim::paused;
 use job_sim::scenario::{
-    Direction, DueSpec, EndSpec, Fault, JobSpec, Knobs, MessageEffect, OnStop, Profile, RetrySpec,
-    RunSpec, Scenario, StoreTrouble, TypeSpec, WorkerSpec, generate,
+    Direction, DueSpec, EndSpec, Fault, Knobs, MessageEffect, OnStop, Profile, RetrySpec, RunSpec,
+    Scenario, StoreTrouble, TypeSpec, WorkerSpec, generate,
 };
 use job_sim::trace::Kind;
 use job_sim::{Keep, Report};
 use job_tokio::fault::POINTS;
+
+use crate::support::job;
 
 fn knobs() -> Knobs {
     Knobs {
@@ -32,20 +34,6 @@ fn run(work_ms: u64, end: EndSpec) -> RunSpec {
         checkpoint_ms: None,
         end,
         on_stop: OnStop::Yield,
-    }
-}
-
-fn job(key: u32, spawn_ms: u64, runs: Vec<RunSpec>) -> JobSpec {
-    JobSpec {
-        key,
-        spawn_ms,
-        by: None,
-        parent: None,
-        job_type: key % 2,
-        unique: false,
-        due: DueSpec::Now,
-        again_ms: None,
-        runs,
     }
 }
 

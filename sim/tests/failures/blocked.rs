@@ -5,7 +5,7 @@ use job_engine::planted::Bug;
 use job_sim::check::coverage::Point;
 use job_sim::scenario::{EndSpec, Fault, StoreTrouble};
 
-use crate::support::*;
+use super::support::*;
 
 /// 18
 #[test]

@@ -6,7 +6,7 @@ use job_sim::event::RUNNER_OPS;
 use job_sim::scenario::{Direction, EndSpec, Fault, MessageEffect};
 use job_sim::trace::Fate;
 
-use crate::support::*;
+use super::support::*;
 
 /// 7
 #[test]

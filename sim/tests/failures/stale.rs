@@ -5,7 +5,7 @@ use job_sim::check::coverage::Point;
 use job_sim::scenario::{Direction, EndSpec, Fault, RunSpec};
 use job_sim::trace::Fate;
 
-use crate::support::*;
+use super::support::*;
 
 /// 1
 #[test]

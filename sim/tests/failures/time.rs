@@ -4,7 +4,7 @@ use job_engine::planted::Bug;
 use job_sim::check::coverage::Point;
 use job_sim::scenario::{DueSpec, EndSpec, Fault};
 
-use crate::support::*;
+use super::support::*;
 
 /// 12
 #[test]

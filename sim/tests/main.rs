@@ -1,0 +1,7 @@
+//! The simulator as its users see it.
+
+mod cases;
+mod cluster;
+mod failures;
+mod paused;
+mod support;
