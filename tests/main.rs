@@ -10,5 +10,6 @@ mod postgres;
 mod processes;
 mod scenarios;
 mod seed_api;
+mod stores;
 mod support;
 mod tracing;

@@ -58,3 +58,14 @@ pub fn history(job: &Job) -> Vec<&'static str> {
         })
         .collect()
 }
+
+/// A setting of the tests from the environment, or its default.
+pub fn from_environment<T: std::str::FromStr>(name: &str, default: T) -> T {
+    match std::env::var(name) {
+        Ok(text) => {
+            let value = text.parse();
+            value.unwrap_or_else(|_| panic!("{name}={text} is not understood"))
+        }
+        Err(_) => default,
+    }
+}

@@ -1,0 +1,6 @@
+//! The real stores against the model: whatever the simulator believes of a store
+//! must be true of Postgres and of SQLite.
+
+mod commands;
+mod sequences;
+mod tables;
