@@ -7,6 +7,7 @@ mod data;
 mod listening;
 mod plans;
 mod pools;
+mod read_committed;
 mod suite;
 mod support;
 mod tables;

@@ -1,15 +1,13 @@
 //! Commands in transactions of the caller, and what others see of them.
 
-use std::time::Duration;
-
 use job_engine::lifecycle::State;
-use job_engine::store::{Finish, Outcome, Reclaim, Spawned, Written};
-use job_engine::{Command, ErrorText, Payload, Rejection, Reply, StoreError};
+use job_engine::store::{Reclaim, Written};
+use job_engine::{Command, Rejection, Reply, StoreError};
 use job_tokio::Store;
 
 use crate::support::{
     LEASE, TestDatabase, at, checkpoint, claim, claim_command, claim_one, completed, find, finish,
-    heartbeat, id, new_job, reclaim, spawn, wait_for_blocked, within,
+    heartbeat, id, new_job, reclaim, spawn, within,
 };
 
 #[tokio::test]
@@ -83,109 +81,6 @@ async fn a_worker_s_own_commands_are_refused_in_a_transaction() {
             Err(StoreError::Rejected(Rejection::NotInTransaction))
         );
     }
-}
-
-async fn check_spawn_race(unique: bool, commit: bool, expected: Spawned) {
-    let (_database, store) = TestDatabase::with_store().await;
-    let mut first = new_job(1, "a");
-    let mut second = new_job(if unique { 2 } else { 1 }, "a");
-    (first.unique_type, second.unique_type) = (unique, unique);
-    second.token = 2;
-
-    let mut transaction = store.pool().begin().await.unwrap();
-    let reply = store
-        .execute_on(&mut transaction, Some(at(0)), &Command::Spawn(vec![first]))
-        .await;
-    assert_eq!(reply, Ok(Reply::Spawned(vec![Spawned::Created])));
-    let other = {
-        let store = store.clone();
-        tokio::spawn(async move {
-            let mut transaction = store.pool().begin().await.unwrap();
-            let command = Command::Spawn(vec![second]);
-            let reply = store
-                .execute_on(&mut transaction, Some(at(0)), &command)
-                .await;
-            transaction.commit().await.unwrap();
-            reply
-        })
-    };
-    wait_for_blocked(store.pool(), 1).await;
-    if commit {
-        transaction.commit().await.unwrap();
-    } else {
-        transaction.rollback().await.unwrap();
-    }
-    let reply = within("the other spawn", other).await.unwrap();
-    assert_eq!(reply, Ok(Reply::Spawned(vec![expected])));
-}
-
-#[tokio::test]
-async fn a_spawn_waits_for_an_open_one_with_the_same_id() {
-    check_spawn_race(false, true, Spawned::DuplicateId).await;
-    check_spawn_race(false, false, Spawned::Created).await;
-}
-
-#[tokio::test]
-async fn a_spawn_waits_for_an_open_one_of_the_same_unique_type() {
-    check_spawn_race(true, true, Spawned::DuplicateUniqueType).await;
-    check_spawn_race(true, false, Spawned::Created).await;
-}
-
-#[tokio::test]
-async fn an_end_that_waited_for_a_checkpoint_keeps_it() {
-    let (_database, store) = TestDatabase::with_store().await;
-    spawn(&store, at(0), vec![new_job(1, "a")]).await;
-    let run = claim_one(&store, at(1), "a").await;
-    let mut transaction = store.pool().begin().await.unwrap();
-    let kept = checkpoint(run, "{\"page\": 7}");
-    let reply = store.execute_on(&mut transaction, None, &kept).await;
-    assert_eq!(reply, Ok(Reply::Checkpointed(Written::Applied)));
-
-    let retried = Finish {
-        run,
-        outcome: Outcome::Retried {
-            delay: Duration::from_secs(1),
-            attempt: 2,
-            error: ErrorText::new("no"),
-        },
-    };
-    let other = {
-        let store = store.clone();
-        tokio::spawn(async move { finish(&store, at(2), vec![retried]).await })
-    };
-    wait_for_blocked(store.pool(), 1).await;
-    transaction.commit().await.unwrap();
-    let written = within("the end", other).await.unwrap();
-    assert_eq!(written, [Written::Applied]);
-    let live = find(&store, id(1)).await.unwrap().live.unwrap();
-    assert_eq!(live.state, Some(Payload::from_json("{\"page\": 7}")));
-    assert_eq!((live.attempt, live.due_at), (2, at(3)));
-}
-
-#[tokio::test]
-async fn an_end_that_waited_for_another_end_is_stale() {
-    let (_database, store) = TestDatabase::with_store().await;
-    spawn(&store, at(0), vec![new_job(1, "a")]).await;
-    let run = claim_one(&store, at(1), "a").await;
-    let mut transaction = store.pool().begin().await.unwrap();
-    let finished = Command::Finish(vec![completed(run)]);
-    store
-        .execute_on(&mut transaction, Some(at(2)), &finished)
-        .await
-        .unwrap();
-
-    let released = Finish {
-        run,
-        outcome: Outcome::Released,
-    };
-    let other = {
-        let store = store.clone();
-        tokio::spawn(async move { finish(&store, at(2), vec![released]).await })
-    };
-    wait_for_blocked(store.pool(), 1).await;
-    transaction.commit().await.unwrap();
-    assert_eq!(within("the end", other).await.unwrap(), [Written::Stale]);
-    assert_eq!(find(&store, id(1)).await.unwrap().runs.len(), 1);
 }
 
 #[tokio::test]
