@@ -64,8 +64,8 @@ impl Passes {
 #[derive(Clone, Debug)]
 pub struct Known {
     pub now: Timestamp,
-    pub model: ModelStore,
-    pub runs: Vec<Run>,
+    model: ModelStore,
+    runs: Vec<Run>,
     spawns: Vec<NewJob>,
     claims: Vec<Claim>,
     past: Vec<Command>,
@@ -80,6 +80,26 @@ impl Default for Known {
             spawns: Vec::new(),
             claims: Vec::new(),
             past: Vec::new(),
+        }
+    }
+}
+
+impl Known {
+    /// Time passes, and a command is sent.
+    pub fn goes_on(&mut self, step: &Step) {
+        self.now = step.passes.after(self.now);
+        match &step.command {
+            Command::Spawn(jobs) => self.spawns.extend(jobs.iter().cloned()),
+            Command::Claim(claim) => self.claims.push(claim.clone()),
+            _ => {}
+        }
+        self.past.push(step.command.clone());
+    }
+
+    /// A reply says which runs there are.
+    pub fn learns(&mut self, reply: &Reply) {
+        if let Reply::Claimed(claimed) = reply {
+            self.runs.extend(claimed.jobs.iter().map(|job| job.run));
         }
     }
 }
@@ -102,16 +122,10 @@ impl ReferenceStateMachine for Commands {
     }
 
     fn apply(mut known: Known, step: &Step) -> Known {
-        known.now = step.passes.after(known.now);
-        if let Ok(Reply::Claimed(claimed)) = known.model.apply(known.now, &step.command) {
-            known.runs.extend(claimed.jobs.iter().map(|job| job.run));
+        known.goes_on(step);
+        if let Ok(reply) = known.model.apply(known.now, &step.command) {
+            known.learns(&reply);
         }
-        match &step.command {
-            Command::Spawn(jobs) => known.spawns.extend(jobs.iter().cloned()),
-            Command::Claim(claim) => known.claims.push(claim.clone()),
-            _ => {}
-        }
-        known.past.push(step.command.clone());
         known
     }
 }

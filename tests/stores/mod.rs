@@ -2,5 +2,6 @@
 //! must be true of Postgres and of SQLite.
 
 mod commands;
+mod concurrent;
 mod sequences;
 mod tables;
