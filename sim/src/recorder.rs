@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use job_engine::ModelStore;
+use job_engine::{Command, ModelStore, Timestamp};
 
 use crate::check::coverage::Coverage;
 use crate::check::{Audit, Violation};
@@ -21,14 +21,27 @@ pub struct Keep {
     pub befell: bool,
     /// The hash after each event.
     pub hashes: bool,
+    /// What the store carried out.
+    pub commands: bool,
 }
 
 impl Keep {
+    /// Nothing but the result.
+    pub const NOTHING: Self = Self {
+        trace: false,
+        befell: false,
+        hashes: false,
+        commands: false,
+    };
     /// All events, as text.
     pub const TRACE: Self = Self {
         trace: true,
-        befell: false,
-        hashes: false,
+        ..Self::NOTHING
+    };
+    /// What the store carried out.
+    pub const COMMANDS: Self = Self {
+        commands: true,
+        ..Self::NOTHING
     };
 }
 
@@ -51,6 +64,8 @@ pub struct Report {
     pub befell: Vec<Fault>,
     /// The hash after each event, if asked for.
     pub hashes: Vec<TraceHash>,
+    /// What the store carried out, each at its time, if asked for.
+    pub commands: Vec<(Timestamp, Command)>,
 }
 
 /// See the module.
@@ -98,6 +113,11 @@ impl<'s> Recorder<'s> {
         }
         if self.keep.trace {
             report.trace.push(&self.scenario, now, event);
+        }
+        if self.keep.commands
+            && let Event::Applied { command, .. } = event
+        {
+            report.commands.push((now.store, (*command).clone()));
         }
         report.violation = self.audit.observe(now, model, event).err();
     }

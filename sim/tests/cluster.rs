@@ -115,8 +115,8 @@ fn scenario(seed: u64, faults: Vec<Fault>) -> Scenario {
 fn everything(keep: bool) -> Keep {
     Keep {
         trace: keep,
-        befell: false,
         hashes: keep,
+        ..Keep::default()
     }
 }
 

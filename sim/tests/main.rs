@@ -3,5 +3,6 @@
 mod cases;
 mod cluster;
 mod failures;
+mod kept;
 mod paused;
 mod support;

@@ -38,6 +38,8 @@ mod harness;
 #[doc(hidden)]
 pub use harness::Harness;
 
+use job_engine::{Command, Timestamp};
+
 use crate::store::Store;
 
 /// Makes one `#[tokio::test]` of each case of the suite. See
@@ -220,6 +222,25 @@ macro_rules! conformance_tests {
             )*
         }
     };
+}
+
+/// Carries out commands, each at its time, on a store without jobs and on the
+/// model: for sequences that were found elsewhere, such as by a simulation.
+///
+/// # Panics
+///
+/// When the store gives another reply than the model, or holds other jobs at the
+/// end; and when the model refuses a command.
+pub async fn replay<S: Store>(
+    empty_store: S,
+    commands: impl IntoIterator<Item = (Timestamp, Command)>,
+) {
+    let mut harness = Harness::new(empty_store);
+    for (at, command) in commands {
+        harness.set_now(at);
+        harness.run(command).await;
+    }
+    harness.compare_jobs().await;
 }
 
 /// Runs one case on a store that `empty_store` opens, then compares the jobs.
