@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod engine_purity;
+mod faults;
 mod json_schema;
 mod outage;
 mod postgres;

@@ -26,6 +26,10 @@ impl TestDatabase {
         on_server(&self.server, &self.name)
     }
 
+    pub fn options(&self) -> sqlx::postgres::PgConnectOptions {
+        self.url().parse().expect("DATABASE_URL is a URL")
+    }
+
     pub async fn pool(&self) -> sqlx::PgPool {
         let pool = sqlx::PgPool::connect(&self.url()).await;
         pool.expect("the database was created")
