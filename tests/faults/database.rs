@@ -129,7 +129,7 @@ async fn statements_that_are_cancelled_for_their_time_lose_and_double_nothing() 
 /// The limit holds for users who are no superusers.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_that_takes_no_more_connections_loses_nothing() {
-    const LIMIT: usize = 16;
+    const LIMIT: usize = 30;
     let database = TestDatabase::create().await;
     let options = database.options();
     let role = format!("limited_{}", std::process::id());
@@ -152,26 +152,24 @@ async fn a_database_that_takes_no_more_connections_loses_nothing() {
     pool.execute(give).await.unwrap();
     let mut ledger = Ledger::open(options, &[url.clone(), url]).await;
     ledger.spawn(20, LEASE).await;
-    // Others take what is left, and what becomes free.
-    let mut others = Vec::new();
-    let refused = loop {
-        match PgConnection::connect_with(&limited).await {
-            Ok(connection) => others.push(connection),
-            Err(error) => break error,
-        }
-    };
+    ledger.runs(20).await;
+    // Somebody else takes the one connection that there is now.
+    let other = PgConnection::connect_with(&limited).await.unwrap();
+    let limit = format!(
+        "ALTER ROLE {role} CONNECTION LIMIT 1;
+         SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+         WHERE usename = '{role}' AND query <> ''"
+    );
+    pool.execute(&*limit).await.unwrap();
+    tokio::time::sleep(2 * LEASE).await;
+    let refused = PgConnection::connect_with(&limited).await.unwrap_err();
     assert!(
         refused.to_string().contains("too many connections"),
         "{refused}"
     );
-    let kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
-                WHERE datname = current_database() AND query LIKE '-- %'";
-    pool.execute(kill).await.unwrap();
-    while let Ok(connection) = PgConnection::connect_with(&limited).await {
-        others.push(connection);
-    }
-    tokio::time::sleep(2 * LEASE).await;
-    drop(others);
+    let limit = format!("ALTER ROLE {role} CONNECTION LIMIT {LIMIT}");
+    pool.execute(&*limit).await.unwrap();
+    drop(other);
     let balance = ledger.balance().await;
     println!("{balance:?}");
     assert_eq!(balance.jobs, 20);
