@@ -9,6 +9,7 @@ mod json_schema;
 mod outage;
 mod postgres;
 mod processes;
+mod properties;
 mod scenarios;
 mod seed_api;
 mod stores;
