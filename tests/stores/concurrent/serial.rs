@@ -18,7 +18,7 @@ use super::history::{Call, Outcome};
 
 /// Explains the calls as far as they are about `job`, which is `end` in the end.
 pub fn explain(job: JobId, calls: &[Call], end: Option<&Snapshot>) -> Result<(), String> {
-    let mut steps: Vec<Step> = calls.iter().filter_map(|call| step(job, call)).collect();
+    let mut steps: Vec<Step> = calls.iter().flat_map(|call| steps(job, call)).collect();
     steps.sort_by_key(|step| step.invoked);
     steps.push(Step {
         // After all that returned, and not before what may come at any time.
@@ -73,12 +73,18 @@ enum Part {
     Is(Option<Box<Snapshot>>),
 }
 
-/// `None` if the call says nothing about the job, and cannot have changed it.
-fn step(job: JobId, call: &Call) -> Option<Step> {
+/// None if the call says nothing about the job, and cannot have changed it.
+fn steps(job: JobId, call: &Call) -> Vec<Step> {
     let reply = match &call.outcome {
         Outcome::Replied(reply) => Some(reply),
         Outcome::Unknown => None,
-        Outcome::Unchanged(_) => return None,
+        Outcome::Unchanged(_) => return Vec::new(),
+    };
+    let step = |parts: Vec<Part>| Step {
+        invoked: call.invoked,
+        returned: call.returned,
+        certain: reply.is_some(),
+        parts,
     };
     let done = |command: Command, reply: Option<Reply>| Part::Done {
         now: call.now,
@@ -162,12 +168,15 @@ fn step(job: JobId, call: &Call) -> Option<Step> {
         },
         Command::Checkpoint(_) | Command::Find(_) => Vec::new(),
     };
-    (!parts.is_empty()).then_some(Step {
-        invoked: call.invoked,
-        returned: call.returned,
-        certain: reply.is_some(),
-        parts,
-    })
+    if parts.is_empty() {
+        return Vec::new();
+    }
+    // Each spawn of a batch is decided for itself. Where an id comes twice, one may
+    // be refused at another moment than the other.
+    if matches!(call.command, Command::Spawn(_)) && reply.is_some() {
+        return parts.into_iter().map(|part| step(vec![part])).collect();
+    }
+    vec![step(parts)]
 }
 
 fn indexes<T>(all: &[T], about: impl Fn(&T) -> bool) -> Vec<usize> {
