@@ -7,7 +7,6 @@ use job_engine::{Command, JobId, Reply, StoreError, Timestamp};
 use sqlx::PgConnection;
 use sqlx::postgres::PgRow;
 use sqlx::postgres::types::PgInterval;
-use uuid::Uuid;
 
 use crate::convert::{Time, due, get, time, time_max};
 use crate::error::{reply_lost, store_error};
@@ -17,76 +16,129 @@ use crate::store::PostgresStore;
 /// takes messages up to 1 GiB, and holds the text more than once meanwhile.
 const STATEMENT_LEN_MAX: usize = 64 * 1024 * 1024;
 
-/// Whether a command takes more than one statement that writes.
+/// Whether a command may take more than one statement that writes.
 pub(crate) fn needs_transaction(command: &Command) -> bool {
-    matches!(command, Command::Spawn(jobs) if split(jobs).len() > 1)
+    let Command::Spawn(jobs) = command else {
+        return false;
+    };
+    let ids: BTreeSet<JobId> = jobs.iter().map(|job| job.id).collect();
+    ids.len() < jobs.len() || split(jobs.iter().collect()).len() > 1
 }
 
 /// Creates jobs by one statement, or a few in the transaction of `connection`.
+///
+/// Each job is decided after those before it. An id that comes again is decided by
+/// what became of it before; only where that was refused for its unique type, the id
+/// is still free, and takes another statement.
 pub(crate) async fn spawn(
     store: &PostgresStore,
     connection: &mut PgConnection,
     now: Option<Timestamp>,
     jobs: &[NewJob],
 ) -> Result<Reply, StoreError> {
-    let mut spawned = Vec::with_capacity(jobs.len());
-    for part in split(jobs) {
-        spawned.extend(spawn_part(store, connection, now, part).await?);
+    let mut told: Vec<Option<Spawned>> = vec![None; jobs.len()];
+    while told.contains(&None) {
+        let round = round(jobs, &told);
+        let mut tokens = BTreeMap::new();
+        for part in split(lock_order(round.iter().map(|at| &jobs[*at]).collect())) {
+            tokens.extend(spawn_part(store, connection, now, &part).await?);
+        }
+        for at in round {
+            told[at] = Some(spawned(&jobs[at], &tokens)?);
+        }
+        for (job, told) in jobs.iter().zip(&mut told) {
+            if told.is_none() && tokens.contains_key(&job.id) {
+                *told = Some(spawned(job, &tokens)?);
+            }
+        }
     }
-    Ok(Reply::Spawned(spawned))
+    Ok(Reply::Spawned(told.into_iter().flatten().collect()))
 }
 
-/// Parts that one statement each can create: without an id twice, and not too
-/// long. Consecutive, so that each job is still decided after those before it.
-fn split(jobs: &[NewJob]) -> Vec<&[NewJob]> {
-    let mut parts = Vec::new();
-    let (mut start, mut len) = (0, 0);
-    let mut ids = BTreeSet::new();
+/// The jobs that can be decided next, at once: the first of each id, unless one that
+/// comes before it could take its unique type.
+fn round(jobs: &[NewJob], told: &[Option<Spawned>]) -> Vec<usize> {
+    let (mut ids, mut types) = (BTreeSet::new(), BTreeSet::new());
+    let mut round = Vec::new();
     for (at, job) in jobs.iter().enumerate() {
-        len += job.config.as_str().len();
-        if (len > STATEMENT_LEN_MAX && at > start) || ids.contains(&job.id) {
-            parts.push(&jobs[start..at]);
-            (start, len) = (at, job.config.as_str().len());
-            ids.clear();
+        if told[at].is_some() {
+            continue;
         }
-        ids.insert(job.id);
+        let first = ids.insert(job.id);
+        if first && !(job.unique_type && types.contains(&job.job_type)) {
+            round.push(at);
+        } else if job.unique_type {
+            types.insert(&job.job_type);
+        }
     }
-    if start < jobs.len() {
-        parts.push(&jobs[start..]);
+    round
+}
+
+/// What became of a job, given the tokens of the jobs that there are.
+fn spawned(job: &NewJob, tokens: &BTreeMap<JobId, i64>) -> Result<Spawned, StoreError> {
+    match tokens.get(&job.id) {
+        Some(token) if *token == job.token => Ok(Spawned::Created),
+        Some(_) => Ok(Spawned::DuplicateId),
+        None if job.unique_type => Ok(Spawned::DuplicateUniqueType),
+        // Only somebody who deletes jobs by hand gets here.
+        None => Err(StoreError::Unknown(format!(
+            "the job that kept {} from being created is gone",
+            job.id
+        ))),
     }
-    parts
 }
 
 /// The order in which two batches with jobs in common, in ids or in unique
 /// types, wait for each other in one direction only. Of those with the same
 /// unique type the first stays the first.
-fn lock_order(jobs: &[NewJob]) -> Vec<&NewJob> {
-    let mut sorted: Vec<&NewJob> = jobs.iter().collect();
-    sorted.sort_by(|a, b| match (a.unique_type, b.unique_type) {
+///
+/// A unique job is waited for by its id as well, and no order is right for both: a
+/// batch with one can deadlock with a batch that has its id in another way. Then one
+/// of them fails, and can be repeated.
+fn lock_order(mut jobs: Vec<&NewJob>) -> Vec<&NewJob> {
+    jobs.sort_by(|a, b| match (a.unique_type, b.unique_type) {
         (true, true) => a.job_type.cmp(&b.job_type),
         (false, false) => a.id.cmp(&b.id),
         (a, b) => a.cmp(&b),
     });
-    sorted
+    jobs
 }
 
+/// Parts that are not too long for one statement each, in their order.
+fn split(jobs: Vec<&NewJob>) -> Vec<Vec<&NewJob>> {
+    let mut parts: Vec<Vec<&NewJob>> = Vec::new();
+    let mut len = 0;
+    for job in jobs {
+        len += job.config.as_str().len();
+        match parts.last_mut() {
+            Some(part) if len <= STATEMENT_LEN_MAX => part.push(job),
+            _ => {
+                len = job.config.as_str().len();
+                parts.push(vec![job]);
+            }
+        }
+    }
+    parts
+}
+
+/// Creates jobs by one statement. Returns the tokens of all of them that there are
+/// then; the others were refused for their unique type.
 async fn spawn_part(
     store: &PostgresStore,
     connection: &mut PgConnection,
     now: Option<Timestamp>,
-    jobs: &[NewJob],
-) -> Result<Vec<Spawned>, StoreError> {
-    let sorted = lock_order(jobs);
+    jobs: &[&NewJob],
+) -> Result<BTreeMap<JobId, i64>, StoreError> {
     let (due_at, delay): (Vec<Option<Time>>, Vec<Option<PgInterval>>) =
-        sorted.iter().map(|job| due(job.due)).unzip();
+        jobs.iter().map(|job| due(job.due)).unzip();
     let rows = store
         .query(&store.sql().spawn)
-        .bind(of(&sorted, |job| job.id.0))
-        .bind(of(&sorted, |job| job.job_type.as_str()))
-        .bind(of(&sorted, |job| job.unique_type))
-        .bind(of(&sorted, |job| job.config.as_str()))
-        .bind(of(&sorted, |job| job.trace.as_deref()))
-        .bind(of(&sorted, |job| job.token))
+        .bind(of(jobs, |job| job.id.0))
+        .bind(of(jobs, |job| job.job_type.as_str()))
+        .bind(of(jobs, |job| job.unique_type))
+        .bind(of(jobs, |job| job.config.as_str()))
+        .bind(of(jobs, |job| job.trace.as_deref()))
+        .bind(of(jobs, |job| job.token))
         .bind(due_at)
         .bind(delay)
         .bind(now.map(time))
@@ -96,36 +148,23 @@ async fn spawn_part(
         .map_err(store_error)?;
     let ids = rows.iter().map(|row| get(row, "id").map(JobId));
     let created: BTreeSet<JobId> = ids.collect::<Result<_, _>>().map_err(reply_lost)?;
-    let refused: Vec<Uuid> = jobs
-        .iter()
-        .filter(|job| !created.contains(&job.id))
-        .map(|job| job.id.0)
-        .collect();
-    let existing = if refused.is_empty() {
-        BTreeMap::new()
-    } else {
+    let (mut tokens, mut refused) = (BTreeMap::new(), Vec::new());
+    for job in jobs {
+        if created.contains(&job.id) {
+            tokens.insert(job.id, job.token);
+        } else {
+            refused.push(job.id.0);
+        }
+    }
+    if !refused.is_empty() {
         let rows = store.query(&store.sql().spawned).bind(refused);
         let rows = rows.fetch_all(connection).await.map_err(reply_lost)?;
-        let tokens = rows.iter().map(token).collect::<Result<_, _>>();
-        tokens.map_err(reply_lost)?
-    };
-    jobs.iter()
-        .map(|job| {
-            if created.contains(&job.id) {
-                return Ok(Spawned::Created);
-            }
-            match existing.get(&job.id) {
-                Some(token) if *token == job.token => Ok(Spawned::Created),
-                Some(_) => Ok(Spawned::DuplicateId),
-                None if job.unique_type => Ok(Spawned::DuplicateUniqueType),
-                // Only somebody who deletes jobs by hand gets here.
-                None => Err(StoreError::Unknown(format!(
-                    "the job that kept {} from being created is gone",
-                    job.id
-                ))),
-            }
-        })
-        .collect()
+        for row in &rows {
+            let (id, token) = token(row).map_err(reply_lost)?;
+            tokens.insert(id, token);
+        }
+    }
+    Ok(tokens)
 }
 
 fn of<'a, T>(jobs: &[&'a NewJob], field: impl Fn(&'a NewJob) -> T) -> Vec<T> {
@@ -139,6 +178,7 @@ fn token(row: &PgRow) -> Result<(JobId, i64), sqlx::Error> {
 #[cfg(test)]
 mod tests {
     use job_engine::{Due, JobType, Payload};
+    use uuid::Uuid;
 
     use super::*;
 
@@ -155,26 +195,37 @@ mod tests {
     }
 
     fn check_split(jobs: &[NewJob], expected: &[usize]) {
-        let lens: Vec<usize> = split(jobs).iter().map(|part| part.len()).collect();
+        let parts = split(jobs.iter().collect());
+        let lens: Vec<usize> = parts.iter().map(Vec::len).collect();
         assert_eq!(lens, expected);
-    }
-
-    #[test]
-    fn a_batch_is_split_before_an_id_that_it_has_already() {
-        check_split(&[], &[]);
-        let [a, b] = [job(1, "a", false, 0), job(2, "a", false, 0)];
-        check_split(&[a.clone(), b.clone()], &[2]);
-        check_split(&[a.clone(), b.clone(), a.clone(), b.clone()], &[2, 2]);
-        check_split(&[a.clone(), a.clone(), a, b], &[1, 1, 2]);
     }
 
     #[test]
     fn a_batch_is_split_where_it_gets_too_long() {
         let long = STATEMENT_LEN_MAX;
+        check_split(&[], &[]);
         let jobs = [job(1, "a", false, long), job(2, "a", false, 1)];
         check_split(&jobs, &[1, 1]);
         let jobs = [job(1, "a", false, long - 1), job(2, "a", false, 1)];
         check_split(&jobs, &[2]);
+        let jobs = [1, 2, 3].map(|id| job(id, "a", false, long / 2));
+        check_split(&jobs, &[2, 1]);
+    }
+
+    #[test]
+    fn an_id_that_comes_again_waits_and_so_does_what_depends_on_it() {
+        let jobs = [
+            job(1, "a", true, 0),
+            job(1, "b", true, 0),
+            job(2, "b", true, 0),
+            job(2, "b", false, 0),
+            job(3, "b", false, 0),
+        ];
+        let mut told = vec![None; jobs.len()];
+        assert_eq!(round(&jobs, &told), [0, 4]);
+        told[0] = Some(Spawned::DuplicateUniqueType);
+        told[4] = Some(Spawned::Created);
+        assert_eq!(round(&jobs, &told), [1, 2]);
     }
 
     #[test]
@@ -186,7 +237,8 @@ mod tests {
             job(7, "z", false, 0),
             job(3, "z", false, 0),
         ];
-        let ids = lock_order(&jobs).into_iter().map(|job| job.id.0.as_u128());
+        let ordered = lock_order(jobs.iter().collect());
+        let ids = ordered.into_iter().map(|job| job.id.0.as_u128());
         assert_eq!(ids.collect::<Vec<_>>(), [3, 7, 8, 9, 1]);
     }
 }

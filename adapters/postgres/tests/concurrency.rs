@@ -4,15 +4,15 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use job_engine::lifecycle::{RunEnd, State};
-use job_engine::store::{Finish, Outcome, Spawned, Written};
+use job_engine::store::{Finish, NewJob, Outcome, Spawned, Written};
 use job_engine::{Command, Due, ErrorText, Run};
 use job_postgres::{PostgresStore, StoreOptions};
 use job_tokio::Store;
 use tokio::task::JoinSet;
 
 use crate::support::{
-    TestDatabase, at, claim, claim_command, claim_one, completed, find, finish, heartbeat, id,
-    new_job, reclaim, spawn, within,
+    TestDatabase, at, blocked, claim, claim_command, claim_one, completed, find, finish, heartbeat,
+    id, new_job, reclaim, spawn, wait_for_blocked, wait_until, within,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -177,6 +177,50 @@ async fn of_two_batches_with_the_same_jobs_each_job_is_created_once() {
             );
         }
     }
+}
+
+/// An id that comes twice in a batch does not put off what comes after it: that
+/// would be waited for in another order than elsewhere.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_with_an_id_twice_does_not_deadlock_with_another() {
+    let (_database, store) = TestDatabase::with_store().await;
+    let unique = |n| NewJob {
+        unique_type: true,
+        ..new_job(n, "u")
+    };
+    let mut open = store.pool().begin().await.unwrap();
+    let holds = Command::Spawn(vec![new_job(2, "a")]);
+    store
+        .execute_on(&mut open, Some(at(0)), &holds)
+        .await
+        .unwrap();
+    let spawn_all = |jobs| {
+        let store = store.clone();
+        tokio::spawn(async move { spawn(&store, at(0), jobs).await })
+    };
+    // Waits for the open transaction, with job 1 created.
+    let again = new_job(1, "b");
+    let twice = vec![
+        new_job(1, "a"),
+        unique(8),
+        again,
+        new_job(2, "a"),
+        new_job(3, "a"),
+    ];
+    let one = spawn_all(twice);
+    wait_for_blocked(store.pool(), 1).await;
+    // Shares job 3 and the unique type with that.
+    let other = spawn_all(vec![new_job(3, "a"), unique(9)]);
+    wait_until("the other batch is created or waits", || async {
+        other.is_finished() || blocked(store.pool()).await == 2
+    })
+    .await;
+    open.rollback().await.unwrap();
+    let one = within("the one batch", one).await.unwrap();
+    let other = within("the other batch", other).await.unwrap();
+    let created = |told: Spawned| usize::from(told == Spawned::Created);
+    assert_eq!(created(one[1]) + created(other[1]), 1, "{one:?} {other:?}");
+    assert_eq!((one[0], one[3]), (Spawned::Created, Spawned::Created));
 }
 
 #[tokio::test]

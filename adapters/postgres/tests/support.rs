@@ -111,17 +111,17 @@ pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T 
     done.unwrap_or_else(|_| panic!("did not happen within {DEADLINE:?}: {what}"))
 }
 
+/// How many connections to the database wait for a lock.
+pub(crate) async fn blocked(pool: &PgPool) -> i64 {
+    let blocked = "SELECT count(*) FROM pg_stat_activity \
+                   WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    sqlx::query_scalar(blocked).fetch_one(pool).await.unwrap()
+}
+
 /// Waits until so many connections to the database wait for a lock.
 pub(crate) async fn wait_for_blocked(pool: &PgPool, count: i64) {
     wait_until("connections wait for a lock", || async {
-        let blocked: i64 = sqlx::query_scalar(
-            "SELECT count(*) FROM pg_stat_activity \
-             WHERE datname = current_database() AND wait_event_type = 'Lock'",
-        )
-        .fetch_one(pool)
-        .await
-        .unwrap();
-        blocked >= count
+        blocked(pool).await >= count
     })
     .await;
 }
