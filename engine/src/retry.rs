@@ -72,6 +72,10 @@ impl RetrySettings {
 
     /// The wait after `attempt` (from 1) failed, without jitter.
     pub fn backoff(&self, attempt: u32) -> Duration {
+        // Below, a factor that overflows stands for more than any maximum.
+        if self.min_backoff.is_zero() {
+            return Duration::ZERO;
+        }
         let doublings = if planted(Bug::BackoffOffByOne) {
             attempt
         } else {
@@ -232,6 +236,18 @@ mod tests {
         let waits: Vec<u64> = (1..=6).map(|n| settings.backoff(n).as_secs()).collect();
         assert_eq!(waits, [1, 2, 4, 8, 10, 10]);
         assert_eq!(settings.backoff(u32::MAX).as_secs(), 10);
+    }
+
+    /// Found by fuzzing: it waited for `max_backoff` from attempt 129 on.
+    #[test]
+    fn a_job_without_backoff_never_waits_however_often_it_fails() {
+        let settings = RetrySettings {
+            min_backoff: Duration::ZERO,
+            ..RetrySettings::default()
+        };
+        for attempt in [1, 2, 128, 129, u32::MAX] {
+            assert_eq!(settings.backoff(attempt), Duration::ZERO, "{attempt}");
+        }
     }
 
     #[test]
