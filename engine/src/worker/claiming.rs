@@ -84,8 +84,10 @@ impl Worker {
             } else {
                 self.now
             };
+            // A job that was not asked for at all is a mistake of the store.
+            let known = self.demand.knows(&job.job_type);
             self.runs.insert(started_at, work.sent_at, &job);
-            if (self.phase == Phase::Running && room) || planted(Bug::DrainStillStarts) {
+            if known && ((self.phase == Phase::Running && room) || planted(Bug::DrainStillStarts)) {
                 self.actions.push_back(Action::Start(job));
             } else {
                 self.settle(job.run, Outcome::Released);

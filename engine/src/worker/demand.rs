@@ -46,6 +46,11 @@ impl Demand {
         }
     }
 
+    /// Whether the worker runs jobs of this type.
+    pub(super) fn knows(&self, job_type: &JobType) -> bool {
+        self.types.contains_key(job_type)
+    }
+
     /// Any type may have due jobs.
     pub(super) fn want_all(&mut self) {
         self.types.values_mut().for_each(TypeDemand::want);

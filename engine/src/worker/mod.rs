@@ -266,13 +266,17 @@ impl Worker {
         } else if self.finish.awaits(op) {
             let work = self.finish.take().expect("a finish is under way");
             match result {
-                Ok(Reply::Finished(written)) => self.finished(work, &written),
+                Ok(Reply::Finished(written)) if written.len() == work.len() => {
+                    self.finished(work, &written);
+                }
                 other => self.finish_failed(work, unexpected(other)),
             }
         } else if self.heartbeat.awaits(op) {
             let work = self.heartbeat.take().expect("a heartbeat is under way");
             match result {
-                Ok(Reply::Heartbeat(written)) => self.heartbeat_done(work, &written),
+                Ok(Reply::Heartbeat(written)) if written.len() == work.runs.len() => {
+                    self.heartbeat_done(work, &written);
+                }
                 other => {
                     if planted(Bug::HeartbeatFailureFreesPlaces) {
                         for run in &work.runs {
@@ -387,11 +391,12 @@ impl Worker {
     }
 }
 
-/// An error, or a reply that does not belong to its command, which is a bug of
-/// the store and handled like an error.
+/// An error, or a reply that does not fit its command, which is a bug of the
+/// store and handled like an error: another kind of reply, or one that leaves
+/// out some of what was asked.
 fn unexpected(result: Result<Reply, StoreError>) -> StoreError {
     match result {
         Err(error) => error,
-        Ok(_) => StoreError::Failed("the store sent the reply of another command".to_owned()),
+        Ok(_) => StoreError::Failed("the store sent a reply that does not fit".to_owned()),
     }
 }

@@ -678,3 +678,47 @@ fn a_run_that_the_caller_settled_is_not_finished_again() {
     let lost = |seen: &Observation| matches!(seen, Observation::RunLost { .. });
     assert!(!bench.seen.iter().any(lost));
 }
+
+/// Found by fuzzing: the ends that the reply left out were forgotten, and the
+/// leases of their runs renewed for ever.
+#[test]
+fn an_end_that_a_reply_leaves_out_is_sent_again() {
+    let mut bench = Bench::new();
+    let job = bench.spawn(1, Due::Now);
+    bench.pass(Duration::ZERO);
+    bench.connected = false;
+    bench.end(bench.started[0].run, Ended::Completed);
+    let ends = |(_, command): &(OpId, Command)| matches!(command, Command::Finish(_));
+    let place = bench.wire.iter().position(ends).expect("the end was sent");
+    let (op, _) = bench.wire.remove(place).expect("it is there");
+    bench.connected = true;
+    bench.input(Input::Replied {
+        op,
+        result: Ok(Reply::Finished(Vec::new())),
+    });
+    bench.pass(secs(1));
+    assert_eq!(bench.ends(job), [RunEnd::Completed]);
+}
+
+/// Found by fuzzing: the worker panicked when such a job failed.
+#[test]
+fn a_job_of_a_type_that_was_not_asked_for_is_put_back_unstarted() {
+    let mut bench = Bench::new();
+    let job = bench.spawn(1, Due::Now);
+    bench.connected = false;
+    bench.pass(Duration::ZERO);
+    let (op, command) = bench.wire.pop_front().expect("a claim was sent");
+    let mut reply = bench.model.apply(bench.now, &command).unwrap();
+    let Reply::Claimed(claimed) = &mut reply else {
+        panic!("{reply:?} to {command:?}");
+    };
+    claimed.jobs[0].job_type = JobType::new("other");
+    bench.connected = true;
+    bench.input(Input::Replied {
+        op,
+        result: Ok(reply),
+    });
+    assert_eq!(bench.ends(job)[0], RunEnd::Released);
+    let others = bench.started.iter().filter(|job| job.job_type != TYPE);
+    assert_eq!(others.count(), 0);
+}
