@@ -32,6 +32,11 @@ use runs::Runs;
 /// end and for their jobs to be put back.
 pub const SETTLE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// The worker's own clock stops here, so that a timer which is set for the last
+/// time that there is never becomes due. It would find itself due again at once,
+/// and so on for ever.
+const LAST_NOW: Timestamp = Timestamp::from_micros(Timestamp::MAX.as_micros() - 1);
+
 /// A period ends up to this share of it early, at random, so that workers that
 /// were started together do not poll together. Never late: a lost job is found
 /// within one and a half times its lease.
@@ -116,7 +121,7 @@ impl Worker {
             id: entropy.worker_id(),
             config,
             entropy,
-            now,
+            now: now.min(LAST_NOW),
             phase: Phase::Running,
             listening: false,
             demand,
@@ -144,7 +149,7 @@ impl Worker {
 
     /// Takes in what happened at `now`.
     pub fn handle_input(&mut self, now: Timestamp, input: Input) {
-        self.now = self.now.max(now);
+        self.now = self.now.max(now.min(LAST_NOW));
         if self.phase == Phase::Stopped {
             return;
         }
@@ -165,7 +170,7 @@ impl Worker {
     }
 
     /// When to send [`Input::TimerFired`]; `None` when only an input can change
-    /// anything.
+    /// anything; [`Timestamp::MAX`] never comes.
     pub fn poll_timeout(&self) -> Option<Timestamp> {
         let waits = [
             self.claim.waits_until(),
@@ -184,7 +189,8 @@ impl Worker {
                 Some(self.reclaim_at).filter(|_| self.reclaim.is_idle()),
             ],
         };
-        waits.into_iter().chain(of_phase).flatten().min()
+        let first = waits.into_iter().chain(of_phase).flatten().min();
+        first.filter(|at| *at < Timestamp::MAX)
     }
 
     fn timer_fired(&mut self) {

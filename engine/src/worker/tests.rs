@@ -722,3 +722,15 @@ fn a_job_of_a_type_that_was_not_asked_for_is_put_back_unstarted() {
     let others = bench.started.iter().filter(|job| job.job_type != TYPE);
     assert_eq!(others.count(), 0);
 }
+
+/// Found by fuzzing: at the end of time every timer was due again at once, and the
+/// driver did nothing else than to fire it.
+#[test]
+fn a_timer_at_the_end_of_time_is_never_due() {
+    let mut bench = Bench::new();
+    bench.now = Timestamp::MAX;
+    bench.input(Input::TimerFired);
+    assert_eq!(bench.worker.poll_timeout(), None);
+    bench.input(Input::ShutdownRequested);
+    assert!(bench.stopped);
+}
