@@ -268,18 +268,23 @@ mod sqlite {
 }
 
 mod seconds {
-    //! Durations as seconds.
+    //! Durations as seconds, to the nanosecond below 100 days and else as
+    //! exactly as a number in JSON is read by most: as a double.
 
     use std::time::Duration;
 
     use serde::de::Error;
     use serde::{Deserialize, Deserializer, Serializer};
 
+    /// From here on a double has no place for a fraction, and the longest
+    /// durations would become one that is too long.
+    const WHOLE_SECS_MIN: u64 = 1 << f64::MANTISSA_DIGITS;
+
     pub(super) fn serialize<S: Serializer>(
         duration: &Duration,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
-        if duration.subsec_nanos() == 0 {
+        if duration.subsec_nanos() == 0 || duration.as_secs() >= WHOLE_SECS_MIN {
             serializer.serialize_u64(duration.as_secs())
         } else {
             serializer.serialize_f64(duration.as_secs_f64())
@@ -317,6 +322,28 @@ mod tests {
         assert_eq!(config.shutdown_timeout, Duration::from_millis(500));
         let json = serde_json::to_string(&JobPollerConfig::default()).unwrap();
         assert!(json.contains(r#""job_lost_interval":300"#), "{json}");
+    }
+
+    /// Found by fuzzing: `Duration::MAX` was written as a number that was refused
+    /// when it was read.
+    #[test]
+    fn every_config_that_is_written_can_be_read() {
+        for secs in [0, 1, 300, 1 << 22, 1 << 52, 1 << 53, u64::MAX] {
+            for nanos in [0, 1, 500_000_000, 999_999_999] {
+                let written = JobPollerConfig {
+                    job_lost_interval: Duration::new(secs, nanos),
+                    ..JobPollerConfig::default()
+                };
+                let json = serde_json::to_string(&written).unwrap();
+                let read: JobPollerConfig = serde_json::from_str(&json).unwrap();
+                let off = written.job_lost_interval.abs_diff(read.job_lost_interval);
+                // Half of the last of 53 bits.
+                assert!(
+                    off <= Duration::from_secs(secs) / (1 << 26) / (1 << 26),
+                    "{json}"
+                );
+            }
+        }
     }
 
     #[test]
