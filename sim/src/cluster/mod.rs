@@ -15,7 +15,9 @@ mod faults;
 mod listener;
 mod panics;
 mod process;
-mod rpc;
+// For the fuzz target that feeds it.
+#[doc(hidden)]
+pub mod rpc;
 mod runner;
 mod server;
 mod spawner;

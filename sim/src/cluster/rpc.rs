@@ -12,33 +12,33 @@ use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// Bytes of the longest frame: a claim of a thousand jobs fits.
-const FRAME_LEN_MAX: usize = 16 * 1024 * 1024;
+pub const FRAME_LEN_MAX: usize = 16 * 1024 * 1024;
 /// Bytes of a length.
-const HEADER_LEN: usize = 4;
+pub const HEADER_LEN: usize = 4;
 
 /// The first frame of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Hello {
+pub struct Hello {
     /// The key of the worker.
-    pub(super) worker: u32,
+    pub worker: u32,
     /// Which start of its process.
-    pub(super) incarnation: u32,
+    pub incarnation: u32,
     /// Whether it listens to announcements; else it makes calls.
-    pub(super) listens: bool,
+    pub listens: bool,
 }
 
 /// A call.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Request {
+pub struct Request {
     /// Names the call; its response names it too.
-    pub(super) op: u64,
+    pub op: u64,
     /// What to do.
-    pub(super) body: Body,
+    pub body: Body,
 }
 
 /// What a process can ask for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Body {
+pub enum Body {
     /// Carry out one command.
     Execute(Command),
     /// Carry out a transaction of a runner: the end of its run, and if that is
@@ -55,16 +55,16 @@ pub(super) enum Body {
 
 /// The answer to a call.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Response {
+pub struct Response {
     /// Which call.
-    pub(super) op: u64,
+    pub op: u64,
     /// What came of it; `None` for an announcement.
-    pub(super) result: Result<Option<Reply>, StoreError>,
+    pub result: Result<Option<Reply>, StoreError>,
 }
 
 /// What a listener is sent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Notice {
+pub enum Notice {
     /// From here on announcements arrive.
     Listening,
     /// The connection is alive.
@@ -75,7 +75,7 @@ pub(super) enum Notice {
 
 /// Why a connection cannot be used any more.
 #[derive(Debug, Error)]
-pub(super) enum FrameError {
+pub enum FrameError {
     /// The other side wants to send too much at once, or sends something else.
     #[error("a frame of {len} bytes, at most {FRAME_LEN_MAX} are allowed")]
     TooLong {
@@ -102,7 +102,7 @@ pub(super) enum FrameError {
 ///
 /// [`FrameError::TooLong`] before anything is sent, [`FrameError::Broken`] after
 /// an unknown part of it.
-pub(super) async fn write_frame<T: Serialize>(
+pub async fn write_frame<T: Serialize>(
     to: &mut (impl AsyncWrite + Unpin),
     message: &T,
 ) -> Result<(), FrameError> {
@@ -119,14 +119,15 @@ pub(super) async fn write_frame<T: Serialize>(
 
 /// Takes in the frames of a connection.
 #[derive(Debug)]
-pub(super) struct FrameReader<R> {
+pub struct FrameReader<R> {
     from: R,
     /// What arrived of the next frames.
     bytes: Vec<u8>,
 }
 
 impl<R: AsyncRead + Unpin> FrameReader<R> {
-    pub(super) fn new(from: R) -> Self {
+    /// Reads from a connection on which nothing has been read.
+    pub fn new(from: R) -> Self {
         Self {
             from,
             bytes: Vec::with_capacity(4_096),
@@ -139,7 +140,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     /// # Errors
     ///
     /// Any [`FrameError`]; the connection is of no use then.
-    pub(super) async fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, FrameError> {
+    pub async fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, FrameError> {
         loop {
             if let Some(frame) = self.take()? {
                 return Ok(Some(serde_json::from_slice(&frame)?));
@@ -151,6 +152,11 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
                 };
             }
         }
+    }
+
+    /// Bytes that it has set aside for what arrives.
+    pub fn capacity(&self) -> usize {
+        self.bytes.capacity()
     }
 
     /// The next frame, if all of it is here.
