@@ -1,10 +1,6 @@
-//! Whole processes, killed and stopped.
-//!
-//! A worker process is this test binary again: it runs the test
-//! `a_worker_process`, which does nothing unless the environment tells it to.
+//! What must hold when a process is killed or stopped, one story a test.
 
 use std::collections::BTreeSet;
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use job::backend::begin_immediate;
@@ -20,57 +16,28 @@ use job_tokio::Store;
 use serde_json::Value;
 use sqlx::{Executor, PgPool};
 
+use super::{Role, Signal, Worker};
 use crate::support::{TestDatabase, TestInitializer, ended, eventually, history};
 
-const DATABASE: &str = "JOB_TEST_WORKER_DATABASE";
-const FILE: &str = "JOB_TEST_WORKER_FILE";
 const LEASE: Duration = Duration::from_secs(2);
 
-/// A process that runs jobs; killed when it is dropped.
-struct Worker(Child);
-
-impl Worker {
-    fn start(database: &TestDatabase) -> Self {
-        Self::start_with(DATABASE, &database.url())
-    }
-
-    fn start_with(variable: &str, value: &str) -> Self {
-        let this = std::env::current_exe().expect("the test binary has a path");
-        let child = Command::new(this)
-            .args(["processes::a_worker_process", "--exact", "--nocapture"])
-            .env(variable, value)
-            .stdout(Stdio::null())
-            .spawn();
-        Self(child.expect("the test binary can be started"))
-    }
-
-    fn signal(&self, name: &str) {
-        let pid = self.0.id().to_string();
-        let sent = Command::new("kill").args([name, &pid]).status();
-        assert!(sent.expect("kill can be run").success());
-    }
+/// The life of a worker process on the Postgres database at `url`.
+pub async fn work_on_postgres(url: &str) {
+    let mut jobs = service(url).await;
+    start(&mut jobs).await;
+    std::future::pending::<()>().await;
 }
 
-impl Drop for Worker {
-    fn drop(&mut self) {
-        self.0.kill().expect("it is our child");
-        self.0.wait().expect("it is our child");
-    }
+/// The life of a worker process on the SQLite file at `path`.
+pub async fn work_on_sqlite(path: &str) {
+    let mut jobs = service_on_file(path.as_ref()).await;
+    jobs.add_initializer(TestInitializer::new("ledger", enter_on_file));
+    jobs.start_poll().await.unwrap();
+    std::future::pending::<()>().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_worker_process() {
-    if let Ok(path) = std::env::var(FILE) {
-        let mut jobs = service_on_file(path.as_ref()).await;
-        jobs.add_initializer(TestInitializer::new("ledger", enter_on_file));
-        jobs.start_poll().await.unwrap();
-        std::future::pending::<()>().await;
-    }
-    if let Ok(url) = std::env::var(DATABASE) {
-        let mut jobs = service(&url).await;
-        start(&mut jobs).await;
-        std::future::pending::<()>().await;
-    }
+fn worker_on(database: &TestDatabase) -> Worker {
+    Worker::start(Role::Postgres, &database.url())
 }
 
 async fn service(url: &str) -> Jobs {
@@ -224,7 +191,7 @@ async fn a_process_that_is_killed_amid_a_thousand_jobs_loses_none() {
     let database = TestDatabase::create().await;
     let jobs = prepare(&database).await;
     let ids = spawn_many(jobs.pool(), "ledger", 1_000).await;
-    let first = Worker::start(&database);
+    let first = worker_on(&database);
     eventually("the work is well under way", async || {
         (count(jobs.pool(), "SELECT count(*) FROM ledger").await > 200).then_some(())
     })
@@ -232,7 +199,7 @@ async fn a_process_that_is_killed_amid_a_thousand_jobs_loses_none() {
     drop(first);
     let running = count(jobs.pool(), "SELECT count(*) FROM job_live WHERE state = 1").await;
     assert!(running > 0, "it was killed in the middle");
-    let _second = Worker::start(&database);
+    let _second = worker_on(&database);
     let mut lost = 0;
     for id in &ids {
         let job = ended(&jobs, *id).await;
@@ -284,13 +251,13 @@ async fn a_process_on_sqlite_that_is_killed_again_and_again_loses_no_job() {
         entries.fetch_one(jobs.pool()).await.unwrap()
     };
     for share in 1..=3 {
-        let _killed = Worker::start_with(FILE, path.to_str().unwrap());
+        let _killed = Worker::start(Role::Sqlite, path.to_str().unwrap());
         eventually("a fifth of the work is done", async || {
             (entries().await >= share * JOBS / 5).then_some(())
         })
         .await;
     }
-    let _last = Worker::start_with(FILE, path.to_str().unwrap());
+    let _last = Worker::start(Role::Sqlite, path.to_str().unwrap());
     for id in &ids {
         let job = ended(&jobs, *id).await;
         assert_eq!(job.state(), JobState::Completed, "{:?}", history(&job));
@@ -310,14 +277,14 @@ async fn a_stopped_process_cannot_write_for_a_job_that_another_has_claimed() {
     let mut jobs = prepare(&database).await;
     let id = spawn_many(jobs.pool(), "gated", 1).await[0];
     let pool = jobs.pool().clone();
-    let stopped = Worker::start(&database);
+    let stopped = worker_on(&database);
     eventually_entered(&pool, "started", &[1]).await;
-    stopped.signal("-STOP");
+    stopped.signal(Signal::Stop);
     // This process takes the job over once the lease has run out.
     start(&mut jobs).await;
     eventually_entered(&pool, "started", &[1, 2]).await;
     pool.execute("INSERT INTO gates VALUES (1)").await.unwrap();
-    stopped.signal("-CONT");
+    stopped.signal(Signal::Continue);
     eventually_entered(&pool, "lost the lease", &[1]).await;
     assert_eq!(jobs.find(id).await.unwrap().state(), JobState::Running);
     pool.execute("INSERT INTO gates VALUES (2)").await.unwrap();
@@ -334,9 +301,9 @@ async fn a_stopped_process_cannot_write_for_a_job_that_it_has_claimed_again() {
     let jobs = prepare(&database).await;
     let id = spawn_many(jobs.pool(), "gated", 1).await[0];
     let pool = jobs.pool().clone();
-    let worker = Worker::start(&database);
+    let worker = worker_on(&database);
     eventually_entered(&pool, "started", &[1]).await;
-    worker.signal("-STOP");
+    worker.signal(Signal::Stop);
     eventually("the lease runs out", async || {
         let lapsed = "SELECT count(*) FROM job_live WHERE lease_expires_at <= now()";
         (count(&pool, lapsed).await == 1).then_some(())
@@ -355,7 +322,7 @@ async fn a_stopped_process_cannot_write_for_a_job_that_it_has_claimed_again() {
         jobs_max: 1,
     });
     store.execute(None, &reclaim).await.unwrap();
-    worker.signal("-CONT");
+    worker.signal(Signal::Continue);
     // As whoever takes a job back does. The worker hears of it at once, while
     // its old run is still at work.
     eventually("the worker claims the job again", async || {
@@ -380,11 +347,8 @@ async fn a_job_that_kills_its_process_is_stopped_after_some_crashes() {
     let mut jobs = prepare(&database).await;
     let id = spawn_many(jobs.pool(), "poison", 1).await[0];
     for _ in 0..2 {
-        let mut worker = Worker::start(&database);
-        eventually("the worker dies of it", async || {
-            worker.0.try_wait().unwrap()
-        })
-        .await;
+        let mut worker = worker_on(&database);
+        eventually("the worker dies of it", async || worker.exited()).await;
         eventually("the lease runs out", async || {
             let held = "SELECT count(*) FROM job_live WHERE lease_expires_at > now()";
             (count(jobs.pool(), held).await == 0).then_some(())
@@ -410,7 +374,7 @@ async fn two_processes_run_twenty_thousand_jobs_once_each() {
     let database = TestDatabase::create().await;
     let jobs = prepare(&database).await;
     spawn_many(jobs.pool(), "nothing", JOBS).await;
-    let _workers = [Worker::start(&database), Worker::start(&database)];
+    let _workers = [worker_on(&database), worker_on(&database)];
     let pool = jobs.pool();
     eventually("all are done", async || {
         let left = count(pool, "SELECT count(*) FROM job_live").await;
