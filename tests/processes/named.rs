@@ -36,8 +36,27 @@ pub async fn work_on_sqlite(path: &str) {
     std::future::pending::<()>().await;
 }
 
+/// What the server calls the connections of workers.
+const WORKER: &str = "job-test-worker";
+
 fn worker_on(database: &TestDatabase) -> Worker {
-    Worker::start(Role::Postgres, &database.url())
+    let url = database.url();
+    let and = if url.contains('?') { '&' } else { '?' };
+    Worker::start(
+        Role::Postgres,
+        &format!("{url}{and}application_name={WORKER}"),
+    )
+}
+
+/// The server carries out what a process had sent before it was killed.
+async fn eventually_gone(pool: &PgPool) {
+    eventually("the server forgets the worker", async || {
+        let connections = "SELECT count(*) FROM pg_stat_activity
+            WHERE datname = current_database() AND application_name = $1";
+        let connections = sqlx::query_scalar::<_, i64>(connections).bind(WORKER);
+        (connections.fetch_one(pool).await.unwrap() == 0).then_some(())
+    })
+    .await;
 }
 
 async fn service(url: &str) -> Jobs {
@@ -197,6 +216,7 @@ async fn a_process_that_is_killed_amid_a_thousand_jobs_loses_none() {
     })
     .await;
     drop(first);
+    eventually_gone(jobs.pool()).await;
     let running = count(jobs.pool(), "SELECT count(*) FROM job_live WHERE state = 1").await;
     assert!(running > 0, "it was killed in the middle");
     let _second = worker_on(&database);
