@@ -3,7 +3,17 @@
 //! A worker process is this test binary again: it runs the test
 //! `a_worker_process`, which does nothing unless the environment tells it to.
 
+mod audit;
+mod books;
+mod chaos;
+mod dice;
+mod harness;
 mod named;
+mod process;
+mod spawning;
+mod sqlite;
+mod torment;
+mod workload;
 
 use std::io::Read;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -18,15 +28,26 @@ enum Role {
     Postgres,
     /// Runs the jobs of [`named`] on SQLite.
     Sqlite,
+    /// Runs the jobs of [`workload`] on Postgres.
+    ChaosOnPostgres,
+    /// Runs the jobs of [`workload`] on SQLite.
+    ChaosOnSqlite,
 }
 
 impl Role {
-    const ALL: [Self; 2] = [Self::Postgres, Self::Sqlite];
+    const ALL: [Self; 4] = [
+        Self::Postgres,
+        Self::Sqlite,
+        Self::ChaosOnPostgres,
+        Self::ChaosOnSqlite,
+    ];
 
     fn name(self) -> &'static str {
         match self {
             Self::Postgres => "postgres",
             Self::Sqlite => "sqlite",
+            Self::ChaosOnPostgres => "chaos on postgres",
+            Self::ChaosOnSqlite => "chaos on sqlite",
         }
     }
 }
@@ -43,6 +64,8 @@ async fn a_worker_process() {
     match role.expect("the parent knows the roles") {
         Role::Postgres => named::work_on_postgres(&brief).await,
         Role::Sqlite => named::work_on_sqlite(&brief).await,
+        Role::ChaosOnPostgres => process::live::<job::Postgres>(&brief).await,
+        Role::ChaosOnSqlite => process::live::<job::Sqlite>(&brief).await,
     }
 }
 
@@ -56,11 +79,13 @@ fn end_with_parent() {
 /// A process that runs jobs; killed when it is dropped.
 struct Worker(Child);
 
-/// What can be sent to a worker that goes on living with it.
+/// What can be sent to a worker.
 #[derive(Clone, Copy, Debug)]
 enum Signal {
     Stop,
     Continue,
+    /// Asks it to shut down.
+    Terminate,
 }
 
 impl Signal {
@@ -68,6 +93,7 @@ impl Signal {
         match self {
             Self::Stop => "-STOP",
             Self::Continue => "-CONT",
+            Self::Terminate => "-TERM",
         }
     }
 }

@@ -1,0 +1,686 @@
+//! An honest tale, and what the judge says when a part of it is not so.
+
+use job_engine::lifecycle::RunEnd;
+use job_engine::store::{CRASHED_TOO_OFTEN, LOST_AT_LAST_ATTEMPT};
+use uuid::Uuid;
+
+use super::{End, Evidence, Process, Spec, Terms, audit};
+use crate::processes::books::{Entry, Line, Meant, Micros, State};
+use crate::processes::workload::{AS_ORDERED, Kind, Order};
+
+const MS: Micros = 1_000;
+const SECOND: Micros = 1_000 * MS;
+
+const TERMS: Terms = Terms {
+    lease: 2 * SECOND,
+    shutdown_timeout: SECOND,
+    still_max: 400 * MS,
+    told_within: 5 * SECOND,
+};
+
+/// Lives all along.
+const STEADY: Uuid = Uuid::from_u128(101);
+/// Is stopped from the first second to the fifth.
+const STOPPED: Uuid = Uuid::from_u128(102);
+/// Is killed at the first second.
+const KILLED: Uuid = Uuid::from_u128(103);
+/// Is asked to shut down at the first second.
+const ASKED: Uuid = Uuid::from_u128(104);
+
+const IN_TX: Uuid = Uuid::from_u128(1);
+const OUTSIDE: Uuid = Uuid::from_u128(2);
+const TURNING: Uuid = Uuid::from_u128(3);
+const KEEPING: Uuid = Uuid::from_u128(4);
+const PARENT: Uuid = Uuid::from_u128(5);
+const CHILD: Uuid = Uuid::from_u128(6);
+const UNIQUE: Uuid = Uuid::from_u128(7);
+const ERRORING: Uuid = Uuid::from_u128(8);
+const FRAGILE: Uuid = Uuid::from_u128(9);
+const NEVER: Uuid = Uuid::from_u128(10);
+
+/// The run that had this claim.
+fn run(job: Uuid, fence: i64) -> Uuid {
+    Uuid::from_u128(job.as_u128() * 1_000 + fence.unsigned_abs() as u128)
+}
+
+fn process(worker: Uuid) -> Process {
+    Process {
+        worker,
+        asked_at: None,
+        stops: Vec::new(),
+        ended_at: (100 * SECOND, 100 * SECOND),
+        killed: false,
+    }
+}
+
+#[derive(Clone)]
+struct Tale(Evidence);
+
+impl Tale {
+    fn job(&mut self, id: Uuid, job_type: &str, order: Order) {
+        self.0.specs.push(Spec {
+            id,
+            job_type: job_type.to_owned(),
+            order,
+            spawned_at: 0,
+            live: false,
+        });
+    }
+
+    fn asked(&mut self, job: Uuid) {
+        let asked = Line::Asked {
+            job,
+            in_op: true,
+            due_at: None,
+        };
+        self.line(0, asked);
+        self.line(0, Line::Stands { job });
+        self.line(0, Line::Confirmed { job });
+    }
+
+    fn line(&mut self, at: Micros, line: Line) {
+        self.0.diary.push((at, line));
+    }
+
+    /// A claim at `at`, whose run begins 10 ms later and ends as it means to
+    /// after 100 ms.
+    fn meant(&mut self, job: Uuid, worker: Uuid, at: Micros, end: RunEnd, how: Meant) {
+        self.claim(job, worker, at, at + 100 * MS, end);
+        let run = run(job, self.last(job).fence);
+        self.line(at + 90 * MS, Line::Ending { run, how });
+    }
+
+    fn claim(&mut self, job: Uuid, worker: Uuid, at: Micros, ended_at: Micros, end: RunEnd) {
+        let mut earlier = self.0.ends.iter().filter(|end| end.job == job);
+        let fence = earlier.clone().count() as i64 + 1;
+        let attempt = earlier.next_back().map_or(1, |last| match last.end {
+            RunEnd::Rescheduled => 1,
+            RunEnd::Released => last.attempt,
+            _ => last.attempt + 1,
+        });
+        let failed = matches!(end, RunEnd::Retried | RunEnd::Errored);
+        let backoff = Kind::Erroring.retry().backoff(attempt).as_micros() as Micros;
+        self.0.ends.push(End {
+            job,
+            fence,
+            attempt,
+            worker,
+            claimed_at: at,
+            ended_at,
+            end,
+            error: failed.then(|| AS_ORDERED.to_owned()),
+            next_due_at: match end {
+                RunEnd::Retried => Some(ended_at + backoff),
+                end if end.is_final() => None,
+                _ => Some(ended_at),
+            },
+        });
+        let started = Line::Started {
+            run: run(job, fence),
+            job,
+            attempt,
+            worker,
+            place: fence.unsigned_abs(),
+            found: None,
+        };
+        self.line(at + 10 * MS, started);
+    }
+
+    fn last(&mut self, job: Uuid) -> &mut End {
+        let mut ends = self.0.ends.iter_mut();
+        ends.rfind(|end| end.job == job).expect("it has one")
+    }
+
+    fn end(&mut self, job: Uuid, fence: i64) -> &mut End {
+        let mut ends = self.0.ends.iter_mut();
+        let end = ends.find(|end| (end.job, end.fence) == (job, fence));
+        end.expect("the tale has it")
+    }
+
+    fn completes(&mut self, job: Uuid, worker: Uuid, at: Micros) {
+        self.meant(job, worker, at, RunEnd::Completed, Meant::Complete);
+    }
+
+    fn enters(&mut self, job: Uuid, fence: i64, turn: u32) {
+        let run = run(job, fence);
+        self.0.ledger.push(Entry { job, run, turn });
+    }
+
+    fn found(&mut self, job: Uuid, fence: i64, state: Option<State>) {
+        for (_, line) in &mut self.0.diary {
+            if let Line::Started { run: of, found, .. } = line
+                && *of == run(job, fence)
+            {
+                *found = state;
+            }
+        }
+    }
+
+    fn forget(&mut self, forgotten: impl Fn(&Line) -> bool) {
+        self.0.diary.retain(|(_, line)| !forgotten(line));
+    }
+
+    fn spec(&mut self, id: Uuid) -> &mut Spec {
+        let mut specs = self.0.specs.iter_mut();
+        specs.find(|spec| spec.id == id).expect("the tale has it")
+    }
+
+    fn process(&mut self, worker: Uuid) -> &mut Process {
+        let mut processes = self.0.processes.iter_mut();
+        let process = processes.find(|process| process.worker == worker);
+        process.expect("the tale has it")
+    }
+}
+
+fn honest() -> Tale {
+    let mut tale = Tale(Evidence::default());
+    tale.0.processes = [STEADY, STOPPED, KILLED, ASKED].map(process).into();
+    tale.process(STOPPED).stops = vec![(SECOND, 5 * SECOND)];
+    tale.process(KILLED).killed = true;
+    tale.process(KILLED).ended_at = (SECOND, SECOND + MS);
+    tale.process(ASKED).asked_at = Some(SECOND);
+    tale.process(ASKED).ended_at = (2 * SECOND, 2 * SECOND);
+
+    // Its first run is stopped, loses its lease, is told and dropped. While it
+    // is stopped, another one does the work.
+    tale.job(IN_TX, "in_tx", Order::default());
+    tale.claim(IN_TX, STOPPED, 500 * MS, 4 * SECOND, RunEnd::Lost);
+    tale.completes(IN_TX, STEADY, 4 * SECOND);
+    let loser = run(IN_TX, 1);
+    tale.line(5_100 * MS, Line::Told { run: loser });
+    tale.line(6_000 * MS, Line::Dropped { run: loser });
+    tale.enters(IN_TX, 2, 0);
+
+    // The first run is killed after it wrote, the second put back.
+    tale.job(OUTSIDE, "outside", Order::default());
+    tale.claim(OUTSIDE, KILLED, 500 * MS, 3 * SECOND, RunEnd::Lost);
+    tale.claim(OUTSIDE, ASKED, 3 * SECOND, 3_100 * MS, RunEnd::Released);
+    tale.line(
+        3_050 * MS,
+        Line::Dropped {
+            run: run(OUTSIDE, 2),
+        },
+    );
+    tale.completes(OUTSIDE, STEADY, 4 * SECOND);
+    tale.enters(OUTSIDE, 1, 0);
+    tale.enters(OUTSIDE, 3, 0);
+    tale.process(ASKED).ended_at = (4 * SECOND, 4 * SECOND);
+
+    let two_turns = || Order {
+        turns: 1,
+        ..Order::default()
+    };
+    let again = Meant::RescheduleIn { micros: 300 };
+    for (job, job_type) in [(TURNING, "turning"), (KEEPING, "keeping")] {
+        tale.job(job, job_type, two_turns());
+        tale.meant(job, STEADY, SECOND, RunEnd::Rescheduled, again);
+        tale.last(job).next_due_at = Some(1_100 * MS + 300);
+        tale.completes(job, STEADY, 2 * SECOND);
+        let (turn, by) = (1, run(job, 1));
+        tale.found(job, 2, Some(State { turn, by }));
+    }
+    tale.enters(TURNING, 1, 1);
+    tale.enters(TURNING, 2, 2);
+    let kept = Line::Kept {
+        run: run(KEEPING, 1),
+        turn: 1,
+    };
+    tale.line(1_050 * MS, kept);
+    tale.enters(KEEPING, 2, 0);
+
+    let with_child = Order {
+        children: 1,
+        ..Order::default()
+    };
+    tale.job(PARENT, "parent", with_child);
+    let of_parent = Order {
+        parent: Some(PARENT),
+        ..Order::default()
+    };
+    tale.job(CHILD, "in_tx", of_parent);
+    tale.job(UNIQUE, "unique_3", Order::default());
+    for job in [PARENT, CHILD, UNIQUE] {
+        tale.completes(job, STEADY, SECOND);
+        tale.enters(job, 1, 0);
+    }
+    let job_type = "unique_3".to_owned();
+    tale.line(0, Line::Unique { job_type });
+
+    tale.job(ERRORING, "erroring", Order::default());
+    for attempt in 1..=4 {
+        let end = if attempt < 4 {
+            RunEnd::Retried
+        } else {
+            RunEnd::Errored
+        };
+        tale.meant(ERRORING, STEADY, attempt * SECOND, end, Meant::Fail);
+    }
+
+    tale.job(FRAGILE, "fragile", Order::default());
+    tale.claim(FRAGILE, KILLED, 500 * MS, 3 * SECOND, RunEnd::Lost);
+    tale.claim(FRAGILE, KILLED, 3 * SECOND, 6 * SECOND, RunEnd::Abandoned);
+    tale.last(FRAGILE).error = Some(CRASHED_TOO_OFTEN.to_owned());
+
+    for job in [IN_TX, OUTSIDE, TURNING, KEEPING, PARENT, ERRORING, FRAGILE] {
+        tale.asked(job);
+    }
+    let in_op = true;
+    let never = Line::Asked {
+        job: NEVER,
+        in_op,
+        due_at: None,
+    };
+    tale.line(0, never);
+    tale.line(0, Line::RolledBack { job: NEVER });
+    tale
+}
+
+/// The rules that the judge finds broken, each once.
+fn broken(tale: &Tale) -> Vec<&'static str> {
+    let (violations, _) = audit(&tale.0, TERMS);
+    let mut rules: Vec<_> = violations.iter().map(|violation| violation.rule).collect();
+    rules.sort_unstable();
+    rules.dedup();
+    rules
+}
+
+/// What the judge objects to when the tale is told like this.
+#[track_caller]
+fn check(expected: &[&str], lie: impl FnOnce(&mut Tale)) {
+    let mut tale = honest();
+    lie(&mut tale);
+    assert_eq!(broken(&tale), expected);
+}
+
+#[test]
+fn the_judge_does_not_object_to_an_honest_tale() {
+    check(&[], |_| {});
+    let (_, counts) = audit(&honest().0, TERMS);
+    let expected = [
+        ("overlaps", 1),
+        ("losers at work", 1),
+        ("losers told", 1),
+        ("losers dropped", 1),
+        ("runs killed at work", 3),
+        ("abandoned", 1),
+        ("released", 1),
+    ];
+    for (what, n) in expected {
+        assert_eq!(counts.of(what), n, "{what}: {counts}");
+    }
+}
+
+#[test]
+fn a_job_that_is_lost_or_should_not_be_there_is_found() {
+    check(&["effect.children", "spawn.lost"], |tale| {
+        tale.0
+            .specs
+            .retain(|spec| ![CHILD, UNIQUE].contains(&spec.id));
+        tale.0
+            .ends
+            .retain(|end| ![CHILD, UNIQUE].contains(&end.job));
+        let runs = [CHILD, UNIQUE].map(|job| run(job, 1));
+        tale.forget(|line| matches!(line, Line::Started { run, .. } if runs.contains(run)));
+    });
+    check(&["spawn.lost", "spawn.torn"], |tale| {
+        let in_op = true;
+        let due_at = None;
+        tale.line(
+            0,
+            Line::Asked {
+                job: CHILD,
+                in_op,
+                due_at,
+            },
+        );
+        tale.line(
+            0,
+            Line::Asked {
+                job: NEVER,
+                in_op,
+                due_at,
+            },
+        );
+        tale.line(0, Line::Confirmed { job: NEVER });
+    });
+    check(&["spawn.rolled_back"], |tale| {
+        tale.line(0, Line::RolledBack { job: IN_TX });
+    });
+    check(&["spawn.torn"], |tale| {
+        tale.forget(|line| *line == Line::Stands { job: IN_TX });
+    });
+    check(&["spawn.unasked"], |tale| {
+        tale.forget(|line| matches!(line, Line::Asked { job, .. } if *job == IN_TX));
+        tale.forget(|line| *line == Line::Stands { job: IN_TX });
+        tale.forget(|line| *line == Line::Confirmed { job: IN_TX });
+    });
+    check(&["spawn.unasked"], |tale| {
+        let job = Uuid::from_u128(99);
+        tale.job(job, "foreign", Order::default());
+    });
+    check(&["spawn.unique"], |tale| {
+        let second = Uuid::from_u128(99);
+        tale.job(second, "unique_3", Order::default());
+        tale.completes(second, STEADY, SECOND);
+        tale.enters(second, 1, 0);
+    });
+    check(&["history.orphan"], |tale| {
+        tale.completes(Uuid::from_u128(99), STEADY, SECOND);
+    });
+}
+
+#[test]
+fn a_job_that_does_not_end_as_it_should_is_found() {
+    check(&["end.missing", "history.order"], |tale| {
+        tale.spec(OUTSIDE).live = true;
+    });
+    check(
+        &[
+            "end.missing",
+            "history.order",
+            "ledger.count",
+            "ledger.foreign",
+        ],
+        |tale| {
+            tale.0.ends.retain(|end| (end.job, end.fence) != (IN_TX, 2));
+            tale.forget(
+                |line| matches!(line, Line::Started { run: of, .. } if *of == run(IN_TX, 2)),
+            );
+        },
+    );
+    check(&["cap.attempts", "end.wrong"], |tale| {
+        tale.0.ledger.retain(|entry| entry.job != IN_TX);
+        let how = Meant::Fail;
+        tale.line(
+            4_091 * MS,
+            Line::Ending {
+                run: run(IN_TX, 2),
+                how,
+            },
+        );
+        let end = tale.end(IN_TX, 2);
+        (end.end, end.error) = (RunEnd::Errored, Some(AS_ORDERED.to_owned()));
+    });
+}
+
+#[test]
+fn work_that_is_done_twice_or_never_is_found() {
+    check(&["ledger.count"], |tale| tale.enters(IN_TX, 2, 0));
+    check(&["ledger.count", "ledger.foreign"], |tale| {
+        tale.enters(IN_TX, 1, 0)
+    });
+    check(&["ledger.count"], |tale| {
+        tale.0.ledger.retain(|entry| entry.job != IN_TX);
+    });
+    check(&["ledger.foreign"], |tale| {
+        tale.0.ledger.retain(|entry| entry.job != IN_TX);
+        tale.enters(IN_TX, 1, 0);
+    });
+    check(&["ledger.count"], |tale| tale.enters(TURNING, 1, 1));
+    check(&["ledger.count", "ledger.foreign"], |tale| {
+        tale.enters(ERRORING, 4, 0);
+    });
+    check(&["ledger.outside"], |tale| {
+        let last = run(OUTSIDE, 3);
+        tale.0.ledger.retain(|entry| entry.run != last);
+    });
+    check(&["effect.children"], |tale| {
+        let second = Uuid::from_u128(99);
+        let of_parent = tale.spec(CHILD).order.clone();
+        tale.job(second, "in_tx", of_parent);
+        tale.completes(second, STEADY, SECOND);
+        tale.enters(second, 1, 0);
+    });
+}
+
+#[test]
+fn an_overlap_that_no_lost_lease_explains_is_found() {
+    check(&["overlap.unexplained"], |tale| {
+        tale.process(ASKED).ended_at = (5 * SECOND, 5 * SECOND);
+        tale.forget(|line| {
+            *line
+                == Line::Dropped {
+                    run: run(OUTSIDE, 2),
+                }
+        });
+        tale.line(
+            4_050 * MS,
+            Line::Dropped {
+                run: run(OUTSIDE, 2),
+            },
+        );
+    });
+    // It overlaps with nobody: its process was dead by then.
+    check(&[], |tale| {
+        tale.forget(|line| {
+            *line
+                == Line::Dropped {
+                    run: run(OUTSIDE, 2),
+                }
+        });
+    });
+}
+
+#[test]
+fn a_loser_that_is_not_told_or_not_ended_is_found() {
+    let told = |tale: &mut Tale, at| {
+        tale.forget(|line| matches!(line, Line::Told { .. }));
+        tale.line(at, Line::Told { run: run(IN_TX, 1) });
+    };
+    let dropped = |tale: &mut Tale, at| {
+        let dropped = Line::Dropped { run: run(IN_TX, 1) };
+        tale.forget(|line| *line == dropped);
+        tale.line(at, dropped);
+    };
+    // Its process went on at the fifth second.
+    check(&[], |tale| {
+        told(tale, 9_900 * MS);
+        dropped(tale, 10_900 * MS);
+    });
+    check(&["lost.untold"], |tale| {
+        told(tale, 10_100 * MS);
+        dropped(tale, 10_900 * MS);
+    });
+    check(&["lost.unended"], |tale| dropped(tale, 11_100 * MS));
+    // It stood still once more.
+    check(&[], |tale| {
+        dropped(tale, 12_900 * MS);
+        tale.line(
+            7 * SECOND,
+            Line::Gap {
+                worker: STOPPED,
+                since: 6_500 * MS,
+                until: 7 * SECOND,
+            },
+        );
+    });
+}
+
+#[test]
+fn a_lease_that_is_lost_without_need_is_found() {
+    check(&["lost.needless"], |tale| {
+        tale.process(STOPPED).stops.clear()
+    });
+    // It starved instead.
+    check(&[], |tale| {
+        tale.process(STOPPED).stops.clear();
+        tale.line(
+            5 * SECOND,
+            Line::Gap {
+                worker: STOPPED,
+                since: SECOND,
+                until: 5 * SECOND,
+            },
+        );
+    });
+    // It starved, and did not live to say so.
+    check(&["lost.needless"], |tale| {
+        tale.process(STOPPED).stops.clear();
+        tale.0.pulses.insert(STOPPED, 99_900 * MS);
+    });
+    check(&[], |tale| {
+        tale.process(STOPPED).stops.clear();
+        tale.0.pulses.insert(STOPPED, 3 * SECOND);
+        tale.process(STOPPED).ended_at = (6_500 * MS, 6_500 * MS);
+    });
+    check(&["lost.early"], |tale| {
+        tale.end(OUTSIDE, 1).claimed_at = 1_100 * MS;
+        tale.end(OUTSIDE, 1).ended_at = 3 * SECOND;
+        let started = run(OUTSIDE, 1);
+        for (at, line) in &mut tale.0.diary {
+            if matches!(line, Line::Started { run, .. } if *run == started) {
+                *at = 1_110 * MS;
+            }
+        }
+    });
+}
+
+#[test]
+fn a_history_with_a_claim_too_few_or_too_many_is_found() {
+    check(&["history.fences"], |tale| {
+        tale.end(ERRORING, 2).fence = 7;
+    });
+    check(&["history.attempt"], |tale| {
+        tale.forget(|line| matches!(line, Line::Started { run: of, .. } if *of == run(FRAGILE, 2)));
+        tale.end(FRAGILE, 2).attempt = 1;
+    });
+    // The claim came after the run.
+    check(
+        &["history.unclaimed", "history.unmeant", "ledger.foreign"],
+        |tale| tale.end(PARENT, 1).claimed_at = 1_050 * MS,
+    );
+    check(&["history.unclaimed"], |tale| {
+        let second = Line::Started {
+            run: Uuid::from_u128(99),
+            job: UNIQUE,
+            attempt: 2,
+            worker: STEADY,
+            place: 9,
+            found: None,
+        };
+        tale.line(5 * SECOND, second);
+    });
+    check(&["history.worker"], |tale| {
+        let nobody = Uuid::from_u128(99);
+        tale.end(CHILD, 1).worker = nobody;
+        for (_, line) in &mut tale.0.diary {
+            if let Line::Started { job, worker, .. } = line
+                && *job == CHILD
+            {
+                *worker = nobody;
+            }
+        }
+    });
+    check(&["history.time"], |tale| {
+        tale.end(ERRORING, 4).ended_at = 3_999 * MS;
+    });
+    // A claim of a job that was over.
+    check(
+        &["history.early", "history.order", "history.unmeant"],
+        |tale| {
+            let mut end = tale.end(UNIQUE, 1).clone();
+            end.fence = 2;
+            tale.0.ends.push(end);
+        },
+    );
+}
+
+#[test]
+fn an_end_that_nobody_meant_is_found() {
+    let without_ending = |job, fence| {
+        move |tale: &mut Tale| {
+            let of = run(job, fence);
+            tale.forget(|line| matches!(line, Line::Ending { run, .. } if *run == of));
+        }
+    };
+    check(&["history.unmeant"], without_ending(IN_TX, 2));
+    check(
+        &["history.unmeant", "overlap.unexplained"],
+        without_ending(TURNING, 1),
+    );
+    check(&["history.unmeant"], without_ending(ERRORING, 4));
+    check(&["history.unmeant"], |tale| {
+        tale.end(ERRORING, 1).error = Some("the database is away".to_owned());
+    });
+    check(&["history.unmeant"], |tale| {
+        tale.process(ASKED).asked_at = Some(3_200 * MS);
+    });
+}
+
+#[test]
+fn a_job_that_is_due_at_another_time_is_found() {
+    check(&["history.due"], |tale| {
+        tale.end(TURNING, 1).next_due_at = Some(1_100 * MS + 301);
+    });
+    check(&["history.due"], |tale| {
+        tale.end(ERRORING, 1).next_due_at = Some(1_100 * MS + 61 * MS);
+    });
+    check(&["history.due"], |tale| {
+        tale.end(OUTSIDE, 1).next_due_at = Some(3 * SECOND - 1);
+    });
+    check(&["history.due"], |tale| {
+        tale.end(UNIQUE, 1).next_due_at = Some(3 * SECOND);
+    });
+    check(&["history.early"], |tale| {
+        tale.spec(UNIQUE).spawned_at = SECOND + 1;
+    });
+    check(&["history.early"], |tale| {
+        for (_, line) in &mut tale.0.diary {
+            if let Line::Asked { job, due_at, .. } = line
+                && *job == PARENT
+            {
+                *due_at = Some(SECOND + 1);
+            }
+        }
+    });
+}
+
+#[test]
+fn a_job_that_is_tried_too_often_or_not_often_enough_is_found() {
+    check(&["cap.crashes"], |tale| {
+        tale.last(FRAGILE).error = Some(LOST_AT_LAST_ATTEMPT.to_owned());
+    });
+    check(&["cap.crashes", "end.missing"], |tale| {
+        tale.spec(FRAGILE).live = true;
+        let last = tale.last(FRAGILE);
+        (last.end, last.error) = (RunEnd::Lost, None);
+        last.next_due_at = Some(6 * SECOND);
+    });
+    check(&["cap.crashes"], |tale| {
+        tale.0
+            .ends
+            .retain(|end| (end.job, end.fence) != (FRAGILE, 2));
+        tale.forget(|line| matches!(line, Line::Started { run: of, .. } if *of == run(FRAGILE, 2)));
+        let last = tale.last(FRAGILE);
+        (last.end, last.next_due_at) = (RunEnd::Abandoned, None);
+        last.error = Some(CRASHED_TOO_OFTEN.to_owned());
+    });
+    check(&["cap.attempts"], |tale| {
+        tale.0
+            .ends
+            .retain(|end| (end.job, end.fence) != (ERRORING, 4));
+        tale.forget(
+            |line| matches!(line, Line::Started { run: of, .. } if *of == run(ERRORING, 4)),
+        );
+        let last = tale.last(ERRORING);
+        (last.end, last.next_due_at) = (RunEnd::Errored, None);
+    });
+}
+
+#[test]
+fn a_state_that_was_lost_or_was_not_to_be_kept_is_found() {
+    check(&["state.torn"], |tale| tale.found(TURNING, 2, None));
+    check(&["state.torn"], |tale| {
+        let (turn, by) = (1, run(TURNING, 9));
+        tale.found(TURNING, 2, Some(State { turn, by }));
+    });
+    check(&["state.lost"], |tale| tale.found(KEEPING, 2, None));
+    check(&["state.lost"], |tale| {
+        let (turn, by) = (2, run(KEEPING, 1));
+        tale.found(KEEPING, 2, Some(State { turn, by }));
+    });
+    // A run that rescheduled itself had kept its state before.
+    check(&["state.lost"], |tale| {
+        tale.forget(|line| matches!(line, Line::Kept { .. }));
+    });
+}

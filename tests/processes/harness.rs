@@ -1,0 +1,86 @@
+//! What both chaoses share: how long they last, and their judgement.
+
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
+use std::time::Duration;
+
+use job::{JobId, Jobs};
+
+use super::audit::{Counts, Evidence, Process, Terms, Violation, audit, audit_events};
+use super::books::{Books, Micros};
+use super::process::{LEASE, SHUTDOWN_TIMEOUT, STILL_MAX};
+
+/// How many violations are shown.
+const SHOWN_MAX: usize = 20;
+
+/// How long the chaos lasts: `JOB_SOAK_SECONDS`, or the default.
+pub fn lasts(default: Duration) -> Duration {
+    match std::env::var("JOB_SOAK_SECONDS") {
+        Ok(seconds) => Duration::from_secs(seconds.parse().expect("JOB_SOAK_SECONDS is a number")),
+        Err(_) => default,
+    }
+}
+
+/// What the chaos is seeded with: `JOB_CHAOS_SEED`, or chance. It decides what
+/// happens to which process in which order; when exactly, the machine does.
+pub fn seed() -> u64 {
+    let seed = match std::env::var("JOB_CHAOS_SEED") {
+        Ok(seed) => seed.parse().expect("JOB_CHAOS_SEED is a number"),
+        Err(_) => RandomState::new().hash_one(0),
+    };
+    println!("JOB_CHAOS_SEED={seed}");
+    seed
+}
+
+/// Judges, prints what there was, and fails if a promise was broken or if what
+/// is named in `happened` did not happen.
+pub async fn judge<B: Books>(
+    jobs: &Jobs<B>,
+    pool: &B::Pool,
+    processes: Vec<Process>,
+    happened: &[&str],
+) {
+    let mut evidence = B::read(pool).await.unwrap();
+    evidence.processes = processes;
+    let (mut violations, counts) = audit(&evidence, terms());
+    violations.extend(tell_events(jobs, &evidence).await);
+    println!("{counts}");
+    for violation in violations.iter().take(SHOWN_MAX) {
+        println!("{violation}");
+    }
+    assert!(violations.is_empty(), "{} violations", violations.len());
+    demand_chaos(&counts, happened);
+}
+
+fn demand_chaos(counts: &Counts, happened: &[&str]) {
+    for what in happened {
+        assert!(counts.of(what) > 0, "this proves little: {what} never");
+    }
+}
+
+fn terms() -> Terms {
+    let micros = |span: Duration| span.as_micros() as Micros;
+    Terms {
+        lease: micros(LEASE),
+        shutdown_timeout: micros(SHUTDOWN_TIMEOUT),
+        still_max: micros(STILL_MAX),
+        // A worker hears of it by its next heartbeat; the rest is for a busy
+        // machine.
+        told_within: micros(2 * LEASE + Duration::from_secs(1)),
+    }
+}
+
+/// Asks the service for each job.
+async fn tell_events<B: Books>(jobs: &Jobs<B>, evidence: &Evidence) -> Vec<Violation> {
+    let mut ends = BTreeMap::<_, Vec<_>>::new();
+    for end in &evidence.ends {
+        ends.entry(end.job).or_default().push(end);
+    }
+    let mut violations = Vec::new();
+    for spec in &evidence.specs {
+        let job = jobs.find(JobId::from(spec.id)).await.unwrap();
+        let ends = ends.remove(&spec.id).unwrap_or_default();
+        violations.extend(audit_events(&job, spec, &ends));
+    }
+    violations
+}
