@@ -1,7 +1,7 @@
 //! Several worker processes on one Postgres database, killed, stopped and
 //! continued at random while jobs are spawned all along.
 //!
-//! It lasts a minute, or `JOB_SOAK_SECONDS`; `JOB_CHAOS_SEED` repeats the
+//! It lasts a minute, or `JOB_SOAK_SECONDS`; `JOB_SOAK_SEED` repeats the
 //! choices of an earlier one. What happened is printed: run it with
 //! `--nocapture`.
 

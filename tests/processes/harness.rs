@@ -9,26 +9,21 @@ use job::{JobId, Jobs};
 use super::audit::{Counts, Evidence, Process, Terms, Violation, audit, audit_events};
 use super::books::{Books, Micros};
 use super::process::{LEASE, SHUTDOWN_TIMEOUT, STILL_MAX};
+use crate::support::from_environment;
 
 /// How many violations are shown.
 const SHOWN_MAX: usize = 20;
 
 /// How long the chaos lasts: `JOB_SOAK_SECONDS`, or the default.
 pub fn lasts(default: Duration) -> Duration {
-    match std::env::var("JOB_SOAK_SECONDS") {
-        Ok(seconds) => Duration::from_secs(seconds.parse().expect("JOB_SOAK_SECONDS is a number")),
-        Err(_) => default,
-    }
+    Duration::from_secs(from_environment("JOB_SOAK_SECONDS", default.as_secs()))
 }
 
-/// What the chaos is seeded with: `JOB_CHAOS_SEED`, or chance. It decides what
+/// What the chaos is seeded with: `JOB_SOAK_SEED`, or chance. It decides what
 /// happens to which process in which order; when exactly, the machine does.
 pub fn seed() -> u64 {
-    let seed = match std::env::var("JOB_CHAOS_SEED") {
-        Ok(seed) => seed.parse().expect("JOB_CHAOS_SEED is a number"),
-        Err(_) => RandomState::new().hash_one(0),
-    };
-    println!("JOB_CHAOS_SEED={seed}");
+    let seed = from_environment("JOB_SOAK_SEED", RandomState::new().hash_one(0));
+    println!("JOB_SOAK_SEED={seed}");
     seed
 }
 

@@ -1,7 +1,7 @@
 //! One process on a SQLite file, killed again and again, at random moments of
 //! its life.
 //!
-//! It lasts half a minute, or `JOB_SOAK_SECONDS`; `JOB_CHAOS_SEED` repeats the
+//! It lasts half a minute, or `JOB_SOAK_SECONDS`; `JOB_SOAK_SEED` repeats the
 //! choices of an earlier one. At most one process has the file open: the
 //! harness only reads it when there is none, and all that is spawned is spawned
 //! by the processes.
