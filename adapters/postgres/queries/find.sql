@@ -3,7 +3,10 @@
 --
 -- Invariant: writes nothing. One statement, so one snapshot: a run that ends
 -- meanwhile is either still live or in the history, never both or neither.
--- Index: the primary keys.
+-- Index: the primary keys. The history is read through a subquery, or the planner
+-- may know that it is long and read all of job_runs instead. Nothing is joined to
+-- anything but the id: to join two tables, the planner asks their indexes for the
+-- greatest id, and steps over all dead entries on its way.
 SELECT
     specs.job_type, specs.unique_type, specs.config::text AS config, specs.trace,
     specs.spawned_at,
@@ -22,8 +25,8 @@ FROM (
     UNION ALL
     SELECT fence, attempt, worker, claimed_at, ended_at, run_end, error, next_due_at
     FROM /*schema*/job_runs
-    WHERE job_id = $1::uuid
+    WHERE job_id = (SELECT $1::uuid)
 ) AS runs
 LEFT JOIN /*schema*/job_specs AS specs ON specs.id = $1::uuid AND runs.fence IS NULL
-LEFT JOIN /*schema*/job_live AS live ON live.id = specs.id
+LEFT JOIN /*schema*/job_live AS live ON live.id = $1::uuid AND runs.fence IS NULL
 ORDER BY runs.fence NULLS FIRST
