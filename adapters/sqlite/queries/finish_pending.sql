@@ -1,19 +1,27 @@
 -- Makes the jobs pending again whose run was not their last.
 --
 -- Invariant: only the run that holds the current fence. The crashes in a row
--- start again unless the run ended by one.
+-- start again unless the run ended by one. It inserts rows that are all there
+-- already, and so updates them: an UPDATE with a FROM may read all of job_live
+-- first, if the planner believes that there are few jobs; here CROSS JOIN tells
+-- it in which order to join.
 -- Index: the primary key.
-UPDATE job_live AS live
-SET state = 0,
-    due_at = input.value ->> 5,
-    attempt = coalesce(input.value ->> 4, live.attempt),
-    crashes = input.value ->> 6,
-    worker = NULL,
-    claim_seq = NULL,
-    claimed_at = NULL,
-    lease_expires_at = NULL
+INSERT INTO job_live (id, job_type, due_at, attempt, crashes)
+SELECT
+    live.id, live.job_type, input.value ->> 5,
+    coalesce(input.value ->> 4, live.attempt), input.value ->> 6
 FROM json_each(?1) AS input
+CROSS JOIN job_live AS live
 WHERE live.id = unhex(input.value ->> 0)
   AND live.fence = input.value ->> 1
   AND live.state = 1
   AND input.value ->> 5 IS NOT NULL
+ON CONFLICT (id) DO UPDATE
+SET state = 0,
+    due_at = excluded.due_at,
+    attempt = excluded.attempt,
+    crashes = excluded.crashes,
+    worker = NULL,
+    claim_seq = NULL,
+    claimed_at = NULL,
+    lease_expires_at = NULL
