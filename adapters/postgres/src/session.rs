@@ -26,8 +26,8 @@ const PING_TIMEOUT: Duration = Duration::from_secs(2);
 /// that read a whole table are ruled out; so is compiling a plan because its
 /// estimate is absurd, and keeping a plan: one that was made while the tables were
 /// empty reads an index from end to end, for each run, once they are full. Pinned
-/// by `no_statement_costs_more_among_a_million_jobs`. The timeouts are shorter than the driver's longest, so
-/// that a command which was given up on does not linger.
+/// by `no_statement_costs_more_among_a_million_jobs`. The timeouts are shorter than
+/// the driver's longest, so that a command which was given up on does not linger.
 const WORKER_SETTINGS: [(&str, &str); 6] = [
     ("enable_seqscan", "off"),
     ("enable_bitmapscan", "off"),
