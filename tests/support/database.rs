@@ -31,7 +31,7 @@ impl TestDatabase {
     }
 
     pub async fn pool(&self) -> sqlx::PgPool {
-        let pool = sqlx::PgPool::connect(&self.url()).await;
+        let pool = sqlx::PgPool::connect_with(self.options()).await;
         pool.expect("the database was created")
     }
 }
