@@ -8,15 +8,19 @@ use sqlx::postgres::PgRow;
 
 use crate::convert::{Time, corrupt, get, get_count, get_time, timestamp};
 use crate::error::read_error;
-use crate::store::PostgresStore;
+use crate::store::{Owner, PostgresStore};
 
 pub(crate) async fn find(
     store: &PostgresStore,
     connection: &mut PgConnection,
     id: JobId,
 ) -> Result<Reply, StoreError> {
-    let rows = store.query(&store.sql().find).bind(id.0);
-    let rows = rows.fetch_all(connection).await.map_err(read_error)?;
+    let rows = store.query_on(Owner::Application, &store.sql().find);
+    let rows = rows
+        .bind(id.0)
+        .fetch_all(connection)
+        .await
+        .map_err(read_error)?;
     let job = snapshot(id, &rows).map_err(read_error)?;
     Ok(Reply::Found(job.map(Box::new)))
 }

@@ -11,13 +11,14 @@ use sqlx::postgres::types::PgInterval;
 use crate::convert::{Time, count, due, get, get_runs, time, time_max};
 use crate::error::{reply_lost, store_error};
 use crate::lease::columns;
-use crate::store::PostgresStore;
+use crate::store::{Owner, PostgresStore};
 
 /// One statement ends the runs. When it did not find some of them running,
 /// another reads how they ended: the history is only appended to, so its answer
 /// holds whenever it is given, and they need no transaction around them.
 pub(crate) async fn finish(
     store: &PostgresStore,
+    owner: Owner,
     connection: &mut PgConnection,
     now: Option<Timestamp>,
     finishes: &[Finish],
@@ -25,7 +26,7 @@ pub(crate) async fn finish(
     let (due_at, delay): (Vec<Option<Time>>, Vec<Option<PgInterval>>) =
         finishes.iter().map(|f| next_due(&f.outcome)).unzip();
     let rows = store
-        .query(&store.sql().finish)
+        .query_on(owner, &store.sql().finish)
         .bind(of(finishes, |f| f.run.job.0))
         .bind(of(finishes, |f| f.run.fence.0))
         .bind(of(finishes, |f| f.outcome.end().code()))
@@ -44,8 +45,13 @@ pub(crate) async fn finish(
     } else {
         let others = finishes.iter().map(|f| &f.run);
         let (jobs, fences) = columns(others.filter(|run| !ended.contains(run)));
-        let rows = store.query(&store.sql().finished).bind(jobs).bind(fences);
-        let rows = rows.fetch_all(connection).await.map_err(reply_lost)?;
+        let rows = store.query_on(owner, &store.sql().finished);
+        let rows = rows
+            .bind(jobs)
+            .bind(fences)
+            .fetch_all(connection)
+            .await
+            .map_err(reply_lost)?;
         let ends = rows.iter().map(ended_run).collect::<Result<_, _>>();
         ends.map_err(reply_lost)?
     };

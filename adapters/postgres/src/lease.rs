@@ -7,12 +7,13 @@ use uuid::Uuid;
 
 use crate::convert::{get_runs, interval, time, time_max};
 use crate::error::{reply_lost, store_error};
-use crate::store::PostgresStore;
+use crate::store::{Owner, PostgresStore};
 
 /// One statement renews; when it passed over some runs, another reads which of
 /// those go on. It writes nothing, so they need no transaction around them.
 pub(crate) async fn heartbeat(
     store: &PostgresStore,
+    owner: Owner,
     connection: &mut PgConnection,
     now: Option<Timestamp>,
     heartbeat: &Heartbeat,
@@ -20,7 +21,7 @@ pub(crate) async fn heartbeat(
     let runs = &heartbeat.runs;
     let (jobs, fences) = columns(runs.iter());
     let renewed = store
-        .query(&store.sql().heartbeat)
+        .query_on(owner, &store.sql().heartbeat)
         .bind(jobs)
         .bind(fences)
         .bind(interval(heartbeat.lease))
@@ -30,8 +31,13 @@ pub(crate) async fn heartbeat(
     let mut running = get_runs(&rows.map_err(store_error)?).map_err(reply_lost)?;
     if running.len() < runs.len() {
         let (jobs, fences) = columns(runs.iter().filter(|run| !running.contains(run)));
-        let locked = store.query(&store.sql().running).bind(jobs).bind(fences);
-        let rows = locked.fetch_all(connection).await.map_err(reply_lost)?;
+        let locked = store.query_on(owner, &store.sql().running);
+        let rows = locked
+            .bind(jobs)
+            .bind(fences)
+            .fetch_all(connection)
+            .await
+            .map_err(reply_lost)?;
         running.extend(get_runs(&rows).map_err(reply_lost)?);
     }
     let written = runs.iter().map(|run| {
@@ -50,7 +56,7 @@ pub(crate) async fn checkpoint(
     checkpoint: &Checkpoint,
 ) -> Result<Reply, StoreError> {
     let kept = store
-        .query(&store.sql().checkpoint)
+        .query_on(Owner::Application, &store.sql().checkpoint)
         .bind(checkpoint.run.job.0)
         .bind(checkpoint.run.fence.0)
         .bind(checkpoint.state.as_str());

@@ -10,7 +10,7 @@ use sqlx::postgres::types::PgInterval;
 
 use crate::convert::{Time, due, get, time, time_max};
 use crate::error::{reply_lost, store_error};
-use crate::store::PostgresStore;
+use crate::store::{Owner, PostgresStore};
 
 /// Bytes of configs in one statement, unless a single one is longer. Postgres
 /// takes messages up to 1 GiB, and holds the text more than once meanwhile.
@@ -157,8 +157,9 @@ async fn spawn_part(
         }
     }
     if !refused.is_empty() {
-        let rows = store.query(&store.sql().spawned).bind(refused);
-        let rows = rows.fetch_all(connection).await.map_err(reply_lost)?;
+        let rows = store.query_on(Owner::Application, &store.sql().spawned);
+        let rows = rows.bind(refused).fetch_all(connection).await;
+        let rows = rows.map_err(reply_lost)?;
         for row in &rows {
             let (id, token) = token(row).map_err(reply_lost)?;
             tokens.insert(id, token);

@@ -52,6 +52,28 @@ pub struct PostgresStore {
     inner: Arc<Inner>,
 }
 
+/// Whose connection carries out a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// One with the settings of the worker.
+    Worker,
+    /// One of the application's pool, or of a transaction of its own.
+    Application,
+}
+
+impl Owner {
+    /// Who carries out a command that is no part of a transaction.
+    fn of(command: &Command) -> Self {
+        match command {
+            Command::Spawn(_) | Command::Checkpoint(_) | Command::Find(_) => Owner::Application,
+            Command::Claim(_)
+            | Command::Finish(_)
+            | Command::Heartbeat(_)
+            | Command::Reclaim(_) => Owner::Worker,
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Inner {
     options: StoreOptions,
@@ -117,7 +139,7 @@ impl PostgresStore {
             | Command::Finish(_)
             | Command::Heartbeat(_)
             | Command::Checkpoint(_)
-            | Command::Find(_) => self.run(connection, now, command).await,
+            | Command::Find(_) => self.run(Owner::Application, connection, now, command).await,
         }
     }
 
@@ -160,23 +182,39 @@ impl PostgresStore {
     }
 
     /// A statement that is prepared once a connection; behind a transaction
-    /// pooler each time, since the next may be on another one.
+    /// pooler each time, since the next may be on another one. For connections of
+    /// the worker, and for what looks up nothing.
     pub(crate) fn query<'q>(&self, sql: &'q str) -> Query<'q, Postgres, PgArguments> {
         sqlx::query(sql).persistent(!self.poll_only())
     }
 
-    fn pool_for(&self, command: &Command) -> &PgPool {
-        match command {
-            Command::Spawn(_) | Command::Checkpoint(_) | Command::Find(_) => &self.inner.pool,
-            Command::Claim(_)
-            | Command::Finish(_)
-            | Command::Heartbeat(_)
-            | Command::Reclaim(_) => &self.inner.worker_pool,
+    /// A statement that looks something up, on a connection that may be one of the
+    /// application. It has none of our settings, so it would keep a plan that was
+    /// made while the tables were empty, and read them from end to end once they
+    /// are full. What is prepared each time is planned each time. That costs a
+    /// round trip. Pinned by
+    /// `a_connection_of_the_application_keeps_no_plan_of_an_idle_queue`.
+    pub(crate) fn query_on<'q>(
+        &self,
+        owner: Owner,
+        sql: &'q str,
+    ) -> Query<'q, Postgres, PgArguments> {
+        match owner {
+            Owner::Worker => self.query(sql),
+            Owner::Application => sqlx::query(sql).persistent(false),
+        }
+    }
+
+    fn pool_of(&self, owner: Owner) -> &PgPool {
+        match owner {
+            Owner::Worker => &self.inner.worker_pool,
+            Owner::Application => &self.inner.pool,
         }
     }
 
     async fn run(
         &self,
+        owner: Owner,
         connection: &mut PgConnection,
         now: Option<Timestamp>,
         command: &Command,
@@ -184,9 +222,11 @@ impl PostgresStore {
         match command {
             Command::Spawn(jobs) => spawn::spawn(self, connection, now, jobs).await,
             Command::Claim(claim) => claim::claim(self, connection, now, claim).await,
-            Command::Finish(finishes) => finish::finish(self, connection, now, finishes).await,
+            Command::Finish(finishes) => {
+                finish::finish(self, owner, connection, now, finishes).await
+            }
             Command::Heartbeat(heartbeat) => {
-                lease::heartbeat(self, connection, now, heartbeat).await
+                lease::heartbeat(self, owner, connection, now, heartbeat).await
             }
             Command::Checkpoint(checkpoint) => {
                 lease::checkpoint(self, connection, checkpoint).await
@@ -201,6 +241,7 @@ impl PostgresStore {
     /// transaction pooler, in a transaction.
     async fn run_alone(
         &self,
+        owner: Owner,
         connection: &mut PgConnection,
         now: Option<Timestamp>,
         command: &Command,
@@ -210,9 +251,9 @@ impl PostgresStore {
         } else if spawn::needs_transaction(command) {
             connection.begin_with(BEGIN).await.map_err(read_error)?
         } else {
-            return self.run(connection, now, command).await;
+            return self.run(owner, connection, now, command).await;
         };
-        let reply = self.run(&mut transaction, now, command).await?;
+        let reply = self.run(owner, &mut transaction, now, command).await?;
         transaction.commit().await.map_err(store_error)?;
         Ok(reply)
     }
@@ -238,9 +279,10 @@ impl Store for PostgresStore {
         command: &Command,
     ) -> Result<Reply, StoreError> {
         command.check()?;
-        let busy = Busy::acquire(self.pool_for(command)).await;
+        let owner = Owner::of(command);
+        let busy = Busy::acquire(self.pool_of(owner)).await;
         let mut busy = busy.map_err(read_error)?;
-        let result = self.run_alone(busy.connection(), now, command).await;
+        let result = self.run_alone(owner, busy.connection(), now, command).await;
         busy.done(&result);
         result
     }

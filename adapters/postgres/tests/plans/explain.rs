@@ -74,7 +74,7 @@ fn execute(name: &str, parameters: &[String]) -> String {
 /// Pages of our tables and indexes that this connection has touched. The plan does
 /// not tell all of them: what a part of a statement wrote after the others were
 /// done is left out there.
-async fn blocks(connection: &mut PgConnection) -> Result<u64, sqlx::Error> {
+pub(crate) async fn blocks(connection: &mut PgConnection) -> Result<u64, sqlx::Error> {
     let blocks = "SELECT sum(pg_stat_get_xact_blocks_fetched(oid))::bigint FROM pg_class \
                   WHERE relname LIKE 'job\\_%'";
     let blocks: i64 = connection.fetch_one(blocks).await?.try_get(0)?;

@@ -9,6 +9,7 @@
 mod databases;
 mod expected;
 mod explain;
+mod kept;
 
 use job_engine::{Command, store::Heartbeat};
 use job_postgres::{QUERIES, StoreOptions};
