@@ -4,6 +4,7 @@
 mod concurrency;
 mod connecting;
 mod data;
+mod deadlocks;
 mod listening;
 mod plans;
 mod pools;
