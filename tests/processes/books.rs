@@ -4,7 +4,7 @@
 //! All times in them are microseconds since 1970 by the clock of the database,
 //! which is also the clock of the jobs.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use job::backend::{Backend, begin_immediate};
 use job::{JobSvcConfig, JobSvcConfigBuilder, Postgres, Sqlite};
@@ -19,6 +19,34 @@ use super::audit::{End, Evidence, Spec};
 
 /// Microseconds since 1970.
 pub type Micros = i64;
+
+/// The clock of the database, as far as a process knows it without asking.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    ahead: Micros,
+}
+
+impl Clock {
+    /// The clock that just said `now`.
+    pub fn set(now: Micros) -> Self {
+        let ahead = now - machine_time();
+        Self { ahead }
+    }
+
+    /// That of the machine, which is SQLite's.
+    pub fn of_machine() -> Self {
+        Self { ahead: 0 }
+    }
+
+    pub fn now(self) -> Micros {
+        machine_time() + self.ahead
+    }
+}
+
+fn machine_time() -> Micros {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.expect("it is after 1970").as_micros() as Micros
+}
 
 /// What work left behind: exactly once where it was part of the transaction
 /// that ended its run.
@@ -51,8 +79,8 @@ pub enum Line {
     Kept { run: Uuid, turn: u32 },
     /// It is about to end so.
     Ending { run: Uuid, how: Meant },
-    /// Its future was dropped before it ended.
-    Dropped { run: Uuid },
+    /// Its future was dropped then, before it ended.
+    Dropped { run: Uuid, at: Micros },
     /// A job is about to be spawned, by itself or in a transaction, for a time
     /// or at once.
     Asked {
@@ -122,11 +150,9 @@ pub trait Books: Backend {
         transaction: Self::Transaction,
     ) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
 
-    /// Writes what happened `ago`.
     fn write(
         pool: &Self::Pool,
         line: &Line,
-        ago: Duration,
     ) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
 
     fn write_in(
@@ -208,14 +234,9 @@ macro_rules! books {
                 transaction.rollback().await
             }
 
-            async fn write(
-                pool: &Self::Pool,
-                line: &Line,
-                ago: Duration,
-            ) -> Result<(), sqlx::Error> {
-                let insert = concat!("INSERT INTO diary (at, line) VALUES (", $now, " - $1, $2)");
-                let insert = sqlx::query(insert).bind(ago.as_micros() as i64);
-                insert.bind(json(line)).execute(pool).await?;
+            async fn write(pool: &Self::Pool, line: &Line) -> Result<(), sqlx::Error> {
+                let insert = concat!("INSERT INTO diary (at, line) VALUES (", $now, ", $1)");
+                sqlx::query(insert).bind(json(line)).execute(pool).await?;
                 Ok(())
             }
 

@@ -6,7 +6,7 @@
 //! `--nocapture`.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::{Duration, Instant};
 
 use job::{Jobs, Postgres};
@@ -17,12 +17,12 @@ use tokio::time::sleep;
 use uuid::Uuid;
 
 use super::Role;
-use super::books::{Books, Micros};
+use super::books::{Books, Clock, Micros};
 use super::dice::Dice;
 use super::harness::{judge, lasts, seed};
 use super::process::Brief;
 use super::spawning::{Season, Spawners, spawn_for_a_season};
-use super::torment::{Fate, HarnessClock, Slot, shutdown_max};
+use super::torment::{Fate, Slot, shutdown_max};
 use super::workload::Desk;
 use crate::support::TestDatabase;
 
@@ -58,7 +58,7 @@ async fn processes_that_are_killed_and_stopped_at_random_keep_every_promise() {
     let service = Postgres::service(&place).build().unwrap();
     let mut jobs = Jobs::init(service).await.unwrap();
     let from = Postgres::now(&pool).await.unwrap();
-    let clock = HarnessClock::set(from);
+    let clock = Clock::set(from);
     let season = |pause_ms_max| Season {
         from,
         until: from + lasts.as_micros() as Micros,
@@ -95,14 +95,17 @@ async fn processes_that_are_killed_and_stopped_at_random_keep_every_promise() {
     let desk = Arc::new(Desk::<Postgres> {
         pool: pool.clone(),
         worker: Uuid::nil(),
+        clock,
         places: AtomicU64::new(0),
         dropped,
     });
     let spawners = Spawners::register(&mut jobs, &desk);
     let dice = Dice::new(seed, SPAWNS);
+    let never_enough = AtomicBool::new(false);
+    let spawning = spawn_for_a_season(&pool, &spawners, season(60), dice, &never_enough);
     let strike = strike(&calamities, Dice::new(seed, CALAMITIES));
     tokio::select! {
-        spawned = spawn_for_a_season(&pool, &spawners, season(60), dice) => spawned.unwrap(),
+        spawned = spawning => spawned.unwrap(),
         never = strike => match never {},
     }
     let (mut processes, mut survivors) = (Vec::new(), Vec::new());

@@ -59,9 +59,10 @@ fn terms() -> Terms {
         lease: micros(LEASE),
         shutdown_timeout: micros(SHUTDOWN_TIMEOUT),
         still_max: micros(STILL_MAX),
-        // A worker hears of it by its next heartbeat; the rest is for a busy
-        // machine.
-        told_within: micros(2 * LEASE + Duration::from_secs(1)),
+        // By its next heartbeat, which may time out once.
+        told_within: micros(LEASE),
+        begins_within: micros(2 * LEASE),
+        slack: micros(LEASE / 2),
     }
 }
 

@@ -1,9 +1,12 @@
 //! The life of a worker process in the chaos.
 
+use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
+use futures_util::FutureExt;
+use futures_util::future::FusedFuture;
 use job::{JobPollerConfig, Jobs};
 use job_engine::Entropy;
 use serde::{Deserialize, Serialize};
@@ -13,7 +16,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::sleep;
 use uuid::Uuid;
 
-use super::books::{Books, Line};
+use super::books::{Books, Clock, Line};
 use super::dice::Dice;
 use super::spawning::{Season, Spawners, spawn_for_a_season};
 use super::workload::Desk;
@@ -70,6 +73,7 @@ pub async fn live<B: Books>(brief: &str) {
     let desk = Arc::new(Desk::<B> {
         pool: pool.clone(),
         worker: brief.worker(),
+        clock: Clock::set(B::now(&pool).await.unwrap()),
         places: AtomicU64::new(0),
         dropped: dropped_sender,
     });
@@ -89,10 +93,9 @@ pub async fn live<B: Books>(brief: &str) {
     jobs.start_poll().await.unwrap();
     // Streams below this belong to the harness.
     let dice = Dice::new(brief.seed, 1_000 + brief.number);
-    let spawning = async {
-        spawn_for_a_season(&pool, &spawners, brief.season, dice).await?;
-        std::future::pending().await
-    };
+    let enough = AtomicBool::new(false);
+    let spawning = spawn_for_a_season(&pool, &spawners, brief.season, dice, &enough);
+    let mut spawning = pin!(spawning.fuse());
     let done = async {
         if !brief.last {
             return std::future::pending().await;
@@ -106,13 +109,22 @@ pub async fn live<B: Books>(brief: &str) {
     let mut pulse = tokio::spawn(show_pulse::<B>(pulse_pool, desk.worker));
     let ended: Result<(), Error> = tokio::select! {
         _ = terminate.recv() => Ok(()),
-        ended = spawning => ended,
+        Err(error) = &mut spawning => Err(error),
         ended = done => ended,
         ended = &mut pulse => ended.expect("it does not panic"),
     };
     ended.unwrap();
-    jobs.shutdown().await.unwrap();
-    drop((jobs, spawners, desk));
+    enough.store(true, Ordering::Relaxed);
+    let spawned = async {
+        if spawning.is_terminated() {
+            return Ok(());
+        }
+        spawning.await
+    };
+    let (shut_down, spawned) = tokio::join!(jobs.shutdown(), spawned);
+    shut_down.unwrap();
+    spawned.unwrap();
+    drop((jobs, desk));
     // Runs that cannot be aborted hold on to the desk. They end soon.
     writer.await.unwrap().unwrap();
     pulse.abort();
@@ -131,7 +143,7 @@ async fn show_pulse<B: Books>(pool: B::Pool, worker: Uuid) -> Result<(), Error> 
                 since,
                 until,
             };
-            B::write(&pool, &gap, Duration::ZERO).await?;
+            B::write(&pool, &gap).await?;
         }
         since = until;
     }
@@ -140,10 +152,10 @@ async fn show_pulse<B: Books>(pool: B::Pool, worker: Uuid) -> Result<(), Error> 
 /// Writes down the runs that were dropped, until nobody can drop any.
 async fn write_dropped<B: Books>(
     pool: B::Pool,
-    mut dropped: UnboundedReceiver<(Uuid, Instant)>,
+    mut dropped: UnboundedReceiver<Line>,
 ) -> Result<(), Error> {
-    while let Some((run, at)) = dropped.recv().await {
-        B::write(&pool, &Line::Dropped { run }, at.elapsed()).await?;
+    while let Some(line) = dropped.recv().await {
+        B::write(&pool, &line).await?;
     }
     Ok(())
 }

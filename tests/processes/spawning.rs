@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use job::{JobError, JobId, JobSpawner, Jobs};
 use sqlx::Error;
@@ -95,17 +95,22 @@ impl<B: Books> Spawners<B> {
     }
 }
 
-/// Spawns until the season is over.
+/// Spawns until the season is over, or until `enough` is set.
+///
+/// Not to be dropped: the connection of a transaction that sqlx was about to
+/// begin would go back to its pool in that transaction, and what is written on
+/// it next would be rolled back with it.
 pub async fn spawn_for_a_season<B: Books>(
     pool: &B::Pool,
     spawners: &Spawners<B>,
     season: Season,
     mut dice: Dice,
+    enough: &AtomicBool,
 ) -> Result<(), Error> {
-    loop {
+    while !enough.load(Ordering::Relaxed) {
         let now = B::now(pool).await?;
         if now >= season.until {
-            return Ok(());
+            break;
         }
         if dice.pct(10) {
             // Everybody wants the same one at the same time.
@@ -126,6 +131,7 @@ pub async fn spawn_for_a_season<B: Books>(
         }
         sleep(dice.millis(1, season.pause_ms_max)).await;
     }
+    Ok(())
 }
 
 fn order(dice: &mut Dice) -> (Kind, Order) {
@@ -133,19 +139,21 @@ fn order(dice: &mut Dice) -> (Kind, Order) {
     let stubborn = dice.pct(40);
     let work_ms = match kind {
         // So long that a run which nobody aborts is found out.
-        Kind::Slow if stubborn => 15_000,
+        Kind::Slow if stubborn => 30_000,
         Kind::Slow => dice.within(2_500, 5_000),
         Kind::Blocking => dice.within(200, 1_200),
         // So long that two crashes in a row happen.
         Kind::Fragile => dice.within(500, 3_000),
-        _ if dice.pct(15) => dice.within(300, 2_000),
+        // So long that it goes on while a run that lost it is stopped.
+        Kind::Keeping if stubborn => dice.within(500, 1_500),
+        _ if dice.pct(25) => dice.within(300, 2_000),
         _ => dice.within(5, 150),
     };
     let some = |of: Kind, dice: &mut Dice, most| {
         let some = dice.within(1, most) as u32;
         if kind == of { some } else { 0 }
     };
-    let turns = some(Kind::Turning, dice, 4) + some(Kind::Keeping, dice, 4);
+    let turns = some(Kind::Turning, dice, 4) + some(Kind::Keeping, dice, 6);
     let order = Order {
         work_ms,
         stubborn,
@@ -180,7 +188,7 @@ async fn spawn_unique<B: Books>(
     };
     let spawned = spawner.clone().spawn_unique(JobId::new(), order).await;
     spawned.map_err(sqlx_error)?;
-    B::write(pool, &Line::Unique { job_type }, Duration::ZERO).await
+    B::write(pool, &Line::Unique { job_type }).await
 }
 
 struct Spawn<'a, B: Books> {
@@ -236,7 +244,7 @@ impl<B: Books> Spawn<'_, B> {
     }
 
     async fn write(&self, line: &Line) -> Result<(), Error> {
-        B::write(self.pool, line, Duration::ZERO).await
+        B::write(self.pool, line).await
     }
 
     async fn call(&self) -> Result<(), JobError> {

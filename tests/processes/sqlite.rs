@@ -14,20 +14,20 @@ use job::{Jobs, Sqlite};
 use tokio::sync::Notify;
 
 use super::Role;
-use super::books::{Books, Micros};
+use super::books::{Books, Clock, Micros};
 use super::dice::Dice;
 use super::harness::{judge, lasts, seed};
 use super::process::Brief;
 use super::spawning::Season;
-use super::torment::{Fate, HarnessClock, Slot};
+use super::torment::{Fate, Slot};
 
 const LASTS: Duration = Duration::from_secs(30);
 /// How long what is left may take, once nothing more happens to the process.
 const CALM_MAX: Duration = Duration::from_secs(180);
 
 const FATES: [(u64, Fate); 8] = [
-    (50, Fate::Kill),
-    (14, Fate::Stop),
+    (40, Fate::Kill),
+    (24, Fate::Stop),
     (10, Fate::Kill),
     (8, Fate::Ask),
     (10, Fate::Kill),
@@ -45,7 +45,7 @@ async fn a_process_on_sqlite_that_is_killed_at_random_keeps_every_promise() {
     let pool = Sqlite::pool(&place, 1).await.unwrap();
     Sqlite::create(&pool).await.unwrap();
     pool.close().await;
-    let clock = HarnessClock::of_machine();
+    let clock = Clock::of_machine();
     let from = clock.now();
     let season = Season {
         from,

@@ -4,14 +4,14 @@
 use std::os::unix::process::ExitStatusExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use job_engine::worker::SETTLE_TIMEOUT;
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
 use super::audit::Process;
-use super::books::Micros;
+use super::books::{Clock, Micros};
 use super::dice::Dice;
 use super::process::{Brief, LEASE, SHUTDOWN_TIMEOUT};
 use super::{Role, Signal, Worker};
@@ -19,40 +19,11 @@ use super::{Role, Signal, Worker};
 /// How long a process may take to end that was asked to, beyond what is
 /// promised: the machine may be busy, and a thread may be blocked.
 const SLACK: Duration = Duration::from_secs(15);
-/// The longest stop.
-const STOP_MAX_MS: u64 = 3 * LEASE.as_millis() as u64;
+const LEASE_MS: u64 = LEASE.as_millis() as u64;
 /// A process that is killed before it is this old has hardly begun.
 const STILLBORN_MS_MAX: u64 = 300;
 /// How often a process is asked whether it has ended.
 const LOOK: Duration = Duration::from_millis(10);
-
-/// The clock of the database, as far as the harness knows it.
-#[derive(Clone, Copy, Debug)]
-pub struct HarnessClock {
-    ahead: Micros,
-}
-
-impl HarnessClock {
-    /// The clock that says `now`.
-    pub fn set(now: Micros) -> Self {
-        let ahead = now - machine_time();
-        Self { ahead }
-    }
-
-    /// That of the machine.
-    pub fn of_machine() -> Self {
-        Self { ahead: 0 }
-    }
-
-    pub fn now(self) -> Micros {
-        machine_time() + self.ahead
-    }
-}
-
-fn machine_time() -> Micros {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.expect("it is after 1970").as_micros() as Micros
-}
 
 /// A place for one process at a time.
 pub struct Slot {
@@ -60,7 +31,7 @@ pub struct Slot {
     /// For every process in this place, apart from its number.
     pub brief: Brief,
     pub numbers: Arc<AtomicU64>,
-    pub clock: HarnessClock,
+    pub clock: Clock,
     /// Kills whoever is there, or comes next.
     pub calamity: Arc<Notify>,
     /// The longest that nothing befalls a process.
@@ -110,6 +81,7 @@ impl Slot {
             clock: self.clock,
             process: Process {
                 worker,
+                started_at: self.clock.now(),
                 asked_at: None,
                 stops: Vec::new(),
                 ended_at: (Micros::MAX, Micros::MAX),
@@ -151,12 +123,12 @@ impl Slot {
             match fate {
                 Fate::Kill => return Ok(subject.kill()),
                 Fate::Stop => {
-                    subject.stop_for(dice.millis(100, STOP_MAX_MS)).await;
+                    subject.stop_for(stop(dice)).await;
                     quiet = dice.millis(100, self.quiet_ms_max);
                 }
                 Fate::StopAndKill => {
                     let stopped = subject.stop();
-                    sleep(dice.millis(100, STOP_MAX_MS)).await;
+                    sleep(stop(dice)).await;
                     let mut process = subject.kill();
                     process.stops.push((stopped, process.ended_at.1));
                     return Ok(process);
@@ -173,7 +145,7 @@ impl Slot {
                 Fate::AskAndStop => {
                     subject.ask();
                     sleep(dice.millis(0, 500)).await;
-                    subject.stop_for(dice.millis(100, STOP_MAX_MS)).await;
+                    subject.stop_for(stop(dice)).await;
                     return Ok(subject.end_by_itself(shutdown_max()).await);
                 }
             }
@@ -186,10 +158,19 @@ pub fn shutdown_max() -> Duration {
     SHUTDOWN_TIMEOUT + SETTLE_TIMEOUT + SLACK
 }
 
+/// How long a process is stopped: too short to lose its leases as often as not.
+fn stop(dice: &mut Dice) -> Duration {
+    if dice.pct(50) {
+        dice.millis(100, LEASE_MS)
+    } else {
+        dice.millis(LEASE_MS, 3 * LEASE_MS)
+    }
+}
+
 /// A process, and what has befallen it.
 pub struct Subject {
     worker: Worker,
-    clock: HarnessClock,
+    clock: Clock,
     process: Process,
 }
 

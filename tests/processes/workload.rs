@@ -16,7 +16,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
-use super::books::{Books, Entry, Line, Meant, Micros, State};
+use super::books::{Books, Clock, Entry, Line, Meant, Micros, State};
 
 /// How often a runner that does not end when it should looks why.
 const LOOK: Duration = Duration::from_millis(50);
@@ -157,9 +157,10 @@ pub struct Desk<B: Books> {
     /// For the diary: what is written there does not wait for transactions.
     pub pool: B::Pool,
     pub worker: Uuid,
+    pub clock: Clock,
     pub places: AtomicU64,
     /// Where runs go that were dropped: a destructor cannot write.
-    pub dropped: UnboundedSender<(Uuid, Instant)>,
+    pub dropped: UnboundedSender<Line>,
 }
 
 /// The initializer of a type.
@@ -415,8 +416,7 @@ impl<'a, B: Books> Run<'a, B> {
     }
 
     async fn write(&self, line: &Line) -> Result<(), String> {
-        let written = B::write(&self.desk.pool, line, Duration::ZERO).await;
-        written.map_err(text)
+        B::write(&self.desk.pool, line).await.map_err(text)
     }
 
     /// Writes down that the lease is lost, once, if it is.
@@ -457,7 +457,8 @@ impl<B: Books> Drop for Run<'_, B> {
     fn drop(&mut self) {
         if !self.ending {
             // Without a receiver the process is about to end.
-            let _ = self.desk.dropped.send((self.id, Instant::now()));
+            let (run, at) = (self.id, self.desk.clock.now());
+            let _ = self.desk.dropped.send(Line::Dropped { run, at });
         }
     }
 }

@@ -82,14 +82,23 @@ impl<'a> Case<'a> {
         case
     }
 
-    /// Whether the worker was dead or stood still at some time between these,
-    /// or was asked to shut down before.
+    /// Whether the worker was dead or stood still at some time between these.
     pub fn was_disturbed(&self, worker: Uuid, from: Micros, to: Micros) -> bool {
         let Some(process) = self.processes.get(&worker) else {
             return false;
         };
         let mut still = self.standstills[&worker].iter();
         process.ended_at.0 <= to || still.any(|(since, until)| *since <= to && *until >= from)
+    }
+
+    /// Whether the worker was there and able to act all the time between these.
+    pub fn was_well(&self, worker: Uuid, from: Micros, to: Micros) -> bool {
+        let process = self.processes.get(&worker);
+        process.is_some_and(|process| {
+            process.started_at + self.terms.begins_within <= from
+                && process.asked_at.is_none_or(|asked| asked > to)
+                && !self.was_disturbed(worker, from, to)
+        })
     }
 
     /// When what takes a worker `within` is done at the latest, if it begins at
@@ -203,7 +212,7 @@ fn seen(evidence: &Evidence) -> BTreeMap<Uuid, Vec<Seen>> {
         let (Line::Told { run }
         | Line::Kept { run, .. }
         | Line::Ending { run, .. }
-        | Line::Dropped { run }) = line
+        | Line::Dropped { run, .. }) = line
         else {
             continue;
         };
@@ -217,7 +226,8 @@ fn seen(evidence: &Evidence) -> BTreeMap<Uuid, Vec<Seen>> {
             }
             Line::Kept { turn, .. } => seen.kept = Some(*turn),
             Line::Ending { how, .. } => seen.ending = Some((*at, *how)),
-            _ => seen.dropped_at = Some(*at),
+            Line::Dropped { at, .. } => seen.dropped_at = Some(*at),
+            _ => unreachable!("it is one of those above"),
         }
     }
     let mut by_job = BTreeMap::<_, Vec<_>>::new();

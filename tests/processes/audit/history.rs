@@ -41,11 +41,14 @@ pub fn judge(case: &Case<'_>, job: &JobCase<'_>, due_at: Option<Micros>, finding
         demand(end.ended_at >= end.claimed_at, "history.time", &|| {
             format!("claimed at {}, ended at {}", end.claimed_at, end.ended_at)
         });
-        demand(
-            case.processes.contains_key(&end.worker),
-            "history.worker",
-            &|| format!("nobody started the worker {}", end.worker),
-        );
+        let alive = case.processes.get(&end.worker).is_some_and(|process| {
+            let ended_at = process.ended_at.1 + case.terms.slack;
+            (process.started_at..=ended_at).contains(&end.claimed_at)
+        });
+        demand(alive, "history.worker", &|| {
+            let (worker, at) = (end.worker, end.claimed_at);
+            format!("claimed at {at} by {worker}, which was not there")
+        });
         let last = place as usize == job.runs.len();
         demand(
             end.end.is_final() == (last && !job.spec.live),
@@ -70,18 +73,6 @@ pub fn judge(case: &Case<'_>, job: &JobCase<'_>, due_at: Option<Micros>, finding
         }
         let policy = policy(job);
         if matches!(end.end, RunEnd::Lost | RunEnd::Abandoned) {
-            let kept = end.ended_at - end.claimed_at >= case.terms.lease;
-            demand(kept, "lost.early", &|| {
-                format!("lost {} µs after its claim", end.ended_at - end.claimed_at)
-            });
-            let from = end.ended_at - case.terms.lease;
-            let needed = case.was_disturbed(end.worker, from, end.ended_at);
-            demand(needed, "lost.needless", &|| {
-                format!(
-                    "nothing befell the worker {} before {}",
-                    end.worker, end.ended_at
-                )
-            });
             let after = policy.after_crash(end.attempt, next.crashes, std::time::Duration::ZERO);
             let fits = match after {
                 AfterCrash::Retry { .. } => end.end == RunEnd::Lost,
@@ -148,7 +139,7 @@ fn explained(case: &Case<'_>, run: &RunCase<'_>, meant: Option<Meant>) -> bool {
             let late = case.was_disturbed(end.worker, end.claimed_at, end.ended_at);
             asked || (run.seen.is_none() && late)
         }
-        // `lost.needless` asks for more.
+        // `leases` asks for more.
         RunEnd::Lost | RunEnd::Abandoned => true,
     }
 }

@@ -6,7 +6,7 @@ mod case;
 mod counts;
 mod effects;
 mod history;
-mod overlaps;
+mod leases;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -70,6 +70,7 @@ pub struct End {
 #[derive(Clone, Debug)]
 pub struct Process {
     pub worker: Uuid,
+    pub started_at: Micros,
     /// When it was asked to shut down.
     pub asked_at: Option<Micros>,
     /// Between when and when it was stopped. From before the signal to after
@@ -90,6 +91,10 @@ pub struct Terms {
     /// How long a runner may go on without being told that its lease is lost,
     /// once its process is able to tell.
     pub told_within: Micros,
+    /// How long a process may take until it polls.
+    pub begins_within: Micros,
+    /// For what has a limit that the machine may be late for.
+    pub slack: Micros,
 }
 
 /// A broken promise.
@@ -137,7 +142,7 @@ pub fn audit(evidence: &Evidence, terms: Terms) -> (Vec<Violation>, Counts) {
         let due_at = spawns.get(&job.spec.id).and_then(|spawn| spawn.due_at);
         history::judge(&case, job, due_at, &mut findings);
         state::judge(job, &mut findings);
-        overlaps::judge(&case, job, &mut findings, &mut counts);
+        leases::judge(&case, job, &mut findings, &mut counts);
     }
     counts.count(&case);
     (findings.0, counts)

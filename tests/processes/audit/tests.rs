@@ -15,7 +15,9 @@ const TERMS: Terms = Terms {
     lease: 2 * SECOND,
     shutdown_timeout: SECOND,
     still_max: 400 * MS,
-    told_within: 5 * SECOND,
+    told_within: 4 * SECOND,
+    begins_within: SECOND,
+    slack: SECOND,
 };
 
 /// Lives all along.
@@ -24,6 +26,8 @@ const STEADY: Uuid = Uuid::from_u128(101);
 const STOPPED: Uuid = Uuid::from_u128(102);
 /// Is killed at the first second.
 const KILLED: Uuid = Uuid::from_u128(103);
+/// Is killed at three and a half seconds.
+const KILLED_LATER: Uuid = Uuid::from_u128(105);
 /// Is asked to shut down at the first second.
 const ASKED: Uuid = Uuid::from_u128(104);
 
@@ -46,6 +50,7 @@ fn run(job: Uuid, fence: i64) -> Uuid {
 fn process(worker: Uuid) -> Process {
     Process {
         worker,
+        started_at: 0,
         asked_at: None,
         stops: Vec::new(),
         ended_at: (100 * SECOND, 100 * SECOND),
@@ -126,6 +131,17 @@ impl Tale {
         self.line(at + 10 * MS, started);
     }
 
+    fn dropped(&mut self, job: Uuid, fence: i64, at: Micros) {
+        self.undropped(job, fence);
+        let run = run(job, fence);
+        self.line(at, Line::Dropped { run, at });
+    }
+
+    fn undropped(&mut self, job: Uuid, fence: i64) {
+        let of = run(job, fence);
+        self.forget(|line| matches!(line, Line::Dropped { run, .. } if *run == of));
+    }
+
     fn last(&mut self, job: Uuid) -> &mut End {
         let mut ends = self.0.ends.iter_mut();
         ends.rfind(|end| end.job == job).expect("it has one")
@@ -174,10 +190,14 @@ impl Tale {
 
 fn honest() -> Tale {
     let mut tale = Tale(Evidence::default());
-    tale.0.processes = [STEADY, STOPPED, KILLED, ASKED].map(process).into();
+    tale.0.processes = [STEADY, STOPPED, KILLED, KILLED_LATER, ASKED]
+        .map(process)
+        .into();
     tale.process(STOPPED).stops = vec![(SECOND, 5 * SECOND)];
     tale.process(KILLED).killed = true;
     tale.process(KILLED).ended_at = (SECOND, SECOND + MS);
+    tale.process(KILLED_LATER).killed = true;
+    tale.process(KILLED_LATER).ended_at = (3_500 * MS, 3_500 * MS);
     tale.process(ASKED).asked_at = Some(SECOND);
     tale.process(ASKED).ended_at = (2 * SECOND, 2 * SECOND);
 
@@ -188,19 +208,14 @@ fn honest() -> Tale {
     tale.completes(IN_TX, STEADY, 4 * SECOND);
     let loser = run(IN_TX, 1);
     tale.line(5_100 * MS, Line::Told { run: loser });
-    tale.line(6_000 * MS, Line::Dropped { run: loser });
+    tale.dropped(IN_TX, 1, 6 * SECOND);
     tale.enters(IN_TX, 2, 0);
 
     // The first run is killed after it wrote, the second put back.
     tale.job(OUTSIDE, "outside", Order::default());
     tale.claim(OUTSIDE, KILLED, 500 * MS, 3 * SECOND, RunEnd::Lost);
     tale.claim(OUTSIDE, ASKED, 3 * SECOND, 3_100 * MS, RunEnd::Released);
-    tale.line(
-        3_050 * MS,
-        Line::Dropped {
-            run: run(OUTSIDE, 2),
-        },
-    );
+    tale.dropped(OUTSIDE, 2, 3_050 * MS);
     tale.completes(OUTSIDE, STEADY, 4 * SECOND);
     tale.enters(OUTSIDE, 1, 0);
     tale.enters(OUTSIDE, 3, 0);
@@ -258,7 +273,13 @@ fn honest() -> Tale {
 
     tale.job(FRAGILE, "fragile", Order::default());
     tale.claim(FRAGILE, KILLED, 500 * MS, 3 * SECOND, RunEnd::Lost);
-    tale.claim(FRAGILE, KILLED, 3 * SECOND, 6 * SECOND, RunEnd::Abandoned);
+    tale.claim(
+        FRAGILE,
+        KILLED_LATER,
+        3 * SECOND,
+        6 * SECOND,
+        RunEnd::Abandoned,
+    );
     tale.last(FRAGILE).error = Some(CRASHED_TOO_OFTEN.to_owned());
 
     for job in [IN_TX, OUTSIDE, TURNING, KEEPING, PARENT, ERRORING, FRAGILE] {
@@ -437,28 +458,10 @@ fn work_that_is_done_twice_or_never_is_found() {
 fn an_overlap_that_no_lost_lease_explains_is_found() {
     check(&["overlap.unexplained"], |tale| {
         tale.process(ASKED).ended_at = (5 * SECOND, 5 * SECOND);
-        tale.forget(|line| {
-            *line
-                == Line::Dropped {
-                    run: run(OUTSIDE, 2),
-                }
-        });
-        tale.line(
-            4_050 * MS,
-            Line::Dropped {
-                run: run(OUTSIDE, 2),
-            },
-        );
+        tale.dropped(OUTSIDE, 2, 4_050 * MS);
     });
     // It overlaps with nobody: its process was dead by then.
-    check(&[], |tale| {
-        tale.forget(|line| {
-            *line
-                == Line::Dropped {
-                    run: run(OUTSIDE, 2),
-                }
-        });
-    });
+    check(&[], |tale| tale.undropped(OUTSIDE, 2));
 }
 
 #[test]
@@ -467,11 +470,7 @@ fn a_loser_that_is_not_told_or_not_ended_is_found() {
         tale.forget(|line| matches!(line, Line::Told { .. }));
         tale.line(at, Line::Told { run: run(IN_TX, 1) });
     };
-    let dropped = |tale: &mut Tale, at| {
-        let dropped = Line::Dropped { run: run(IN_TX, 1) };
-        tale.forget(|line| *line == dropped);
-        tale.line(at, dropped);
-    };
+    let dropped = |tale: &mut Tale, at| tale.dropped(IN_TX, 1, at);
     // Its process went on at the fifth second.
     check(&[], |tale| {
         told(tale, 9_900 * MS);
@@ -482,6 +481,15 @@ fn a_loser_that_is_not_told_or_not_ended_is_found() {
         dropped(tale, 10_900 * MS);
     });
     check(&["lost.unended"], |tale| dropped(tale, 11_100 * MS));
+    // Dropped in time, but without a word.
+    check(&["lost.untold"], |tale| {
+        tale.forget(|line| matches!(line, Line::Told { .. }));
+    });
+    check(&[], |tale| {
+        tale.forget(|line| matches!(line, Line::Told { .. }));
+        // It had just come back.
+        dropped(tale, 5_200 * MS);
+    });
     // It stood still once more.
     check(&[], |tale| {
         dropped(tale, 12_900 * MS);
@@ -536,6 +544,34 @@ fn a_lease_that_is_lost_without_need_is_found() {
 }
 
 #[test]
+fn a_lost_job_that_is_taken_back_too_late_is_found() {
+    // Its process died at the first second, so its lease ran out at the third.
+    let taken_back = |tale: &mut Tale, at| {
+        let end = tale.end(FRAGILE, 1);
+        (end.ended_at, end.next_due_at) = (at, Some(at));
+        tale.end(FRAGILE, 2).claimed_at = at;
+        tale.process(KILLED_LATER).ended_at = (9 * SECOND, 9 * SECOND);
+        tale.last(FRAGILE).ended_at = 11 * SECOND;
+        tale.forget(|line| matches!(line, Line::Started { run: of, .. } if *of == run(FRAGILE, 2)));
+    };
+    check(&[], |tale| taken_back(tale, 5 * SECOND));
+    check(&["lost.late"], |tale| taken_back(tale, 5_100 * MS));
+    // There was nobody to take it back.
+    check(&[], |tale| {
+        taken_back(tale, 5_100 * MS);
+        for (worker, at) in [(STEADY, 3_100), (KILLED_LATER, 4_900)] {
+            let (since, until) = (at * MS - 1, at * MS);
+            let gap = Line::Gap {
+                worker,
+                since,
+                until,
+            };
+            tale.line(until, gap);
+        }
+    });
+}
+
+#[test]
 fn a_history_with_a_claim_too_few_or_too_many_is_found() {
     check(&["history.fences"], |tale| {
         tale.end(ERRORING, 2).fence = 7;
@@ -570,6 +606,12 @@ fn a_history_with_a_claim_too_few_or_too_many_is_found() {
                 *worker = nobody;
             }
         }
+    });
+    check(&["history.worker", "lost.late"], |tale| {
+        tale.process(KILLED_LATER).ended_at = (1_900 * MS, 1_900 * MS);
+    });
+    check(&["history.worker"], |tale| {
+        tale.process(KILLED_LATER).started_at = 3_100 * MS;
     });
     check(&["history.time"], |tale| {
         tale.end(ERRORING, 4).ended_at = 3_999 * MS;
