@@ -23,7 +23,7 @@ const WEIGHTS: [(u64, Kind); 10] = [
     (8, Kind::Parent),
     (5, Kind::Erroring),
     (6, Kind::Fragile),
-    (6, Kind::Slow),
+    (8, Kind::Slow),
     (1, Kind::Blocking),
 ];
 

@@ -124,7 +124,8 @@ impl Slot {
                 Fate::Kill => return Ok(subject.kill()),
                 Fate::Stop => {
                     subject.stop_for(stop(dice)).await;
-                    quiet = dice.millis(100, self.quiet_ms_max);
+                    // Longer: what it lost meanwhile is to be told and ended.
+                    quiet = dice.millis(100, self.quiet_ms_max * 3 / 2);
                 }
                 Fate::StopAndKill => {
                     let stopped = subject.stop();

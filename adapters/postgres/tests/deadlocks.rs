@@ -5,7 +5,7 @@
 //! `JOB_SOAK_SECONDS` says. It prints what was done how often:
 //!
 //! ```text
-//! JOB_SOAK_SECONDS=600 tests/run -p job-postgres nothing_deadlocks --no-capture
+//! JOB_SOAK_SECONDS=600 tests/run nothing_deadlocks --no-capture
 //! ```
 //!
 //! Transactions of callers can deadlock by themselves, whatever we do: they lock
