@@ -76,12 +76,14 @@ impl Slot {
         brief.number = self.numbers.fetch_add(1, Ordering::Relaxed);
         let worker = brief.worker();
         let brief = serde_json::to_string(&brief).expect("a brief is JSON");
+        // Before it can do anything: it may be quicker than this process.
+        let started_at = self.clock.now();
         Subject {
             worker: Worker::start(self.role, &brief),
             clock: self.clock,
             process: Process {
                 worker,
-                started_at: self.clock.now(),
+                started_at,
                 asked_at: None,
                 stops: Vec::new(),
                 ended_at: (Micros::MAX, Micros::MAX),
