@@ -61,6 +61,8 @@ pub struct Entry {
 /// What somebody saw, or is about to do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Line {
+    /// A worker polls from now on.
+    Polls { worker: Uuid },
     /// A runner began.
     Started {
         run: Uuid,

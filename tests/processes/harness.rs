@@ -61,7 +61,6 @@ fn terms() -> Terms {
         still_max: micros(STILL_MAX),
         // By its next heartbeat, which may time out once.
         told_within: micros(LEASE),
-        begins_within: micros(2 * LEASE),
         slack: micros(LEASE / 2),
     }
 }

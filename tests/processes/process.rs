@@ -91,6 +91,8 @@ pub async fn live<B: Books>(brief: &str) {
     // Before the first claim, so that no run is older than the first pulse.
     B::pulse(&pulse_pool, desk.worker).await.unwrap();
     jobs.start_poll().await.unwrap();
+    let worker = desk.worker;
+    B::write(&pool, &Line::Polls { worker }).await.unwrap();
     // Streams below this belong to the harness.
     let dice = Dice::new(brief.seed, 1_000 + brief.number);
     let enough = AtomicBool::new(false);

@@ -17,6 +17,8 @@ pub struct Case<'a> {
     pub processes: BTreeMap<Uuid, &'a Process>,
     /// When each process was stopped or starved, in order.
     standstills: BTreeMap<Uuid, Vec<(Micros, Micros)>>,
+    /// Since when each worker has polled.
+    polls: BTreeMap<Uuid, Micros>,
 }
 
 pub struct JobCase<'a> {
@@ -59,6 +61,7 @@ impl<'a> Case<'a> {
             jobs: BTreeMap::new(),
             processes,
             standstills,
+            polls: polls(evidence),
         };
         let mut seen = seen(evidence);
         let mut ends = by_job(evidence);
@@ -94,11 +97,10 @@ impl<'a> Case<'a> {
     /// Whether the worker was there and able to act all the time between these.
     pub fn was_well(&self, worker: Uuid, from: Micros, to: Micros) -> bool {
         let process = self.processes.get(&worker);
-        process.is_some_and(|process| {
-            process.started_at + self.terms.begins_within <= from
-                && process.asked_at.is_none_or(|asked| asked > to)
-                && !self.was_disturbed(worker, from, to)
-        })
+        let asked = process.and_then(|process| process.asked_at);
+        self.polls.get(&worker).is_some_and(|since| *since <= from)
+            && asked.is_none_or(|asked| asked > to)
+            && !self.was_disturbed(worker, from, to)
     }
 
     /// When what takes a worker `within` is done at the latest, if it begins at
@@ -170,6 +172,16 @@ fn standstills(evidence: &Evidence, terms: Terms) -> BTreeMap<Uuid, Vec<(Micros,
         .values_mut()
         .for_each(|still| still.sort_unstable());
     standstills
+}
+
+fn polls(evidence: &Evidence) -> BTreeMap<Uuid, Micros> {
+    let lines = evidence.diary.iter();
+    lines
+        .filter_map(|(at, line)| match line {
+            Line::Polls { worker } => Some((*worker, *at)),
+            _ => None,
+        })
+        .collect()
 }
 
 fn by_job(evidence: &Evidence) -> BTreeMap<Uuid, Vec<&End>> {

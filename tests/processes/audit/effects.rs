@@ -35,7 +35,8 @@ pub fn spawns(evidence: &Evidence) -> BTreeMap<Uuid, Spawn> {
             Line::Stands { job } => spawns.entry(*job).or_default().stands = true,
             Line::Confirmed { job } => spawns.entry(*job).or_default().confirmed = true,
             Line::RolledBack { job } => spawns.entry(*job).or_default().rolled_back = true,
-            Line::Started { .. }
+            Line::Polls { .. }
+            | Line::Started { .. }
             | Line::Told { .. }
             | Line::Kept { .. }
             | Line::Ending { .. }

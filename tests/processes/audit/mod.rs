@@ -91,8 +91,6 @@ pub struct Terms {
     /// How long a runner may go on without being told that its lease is lost,
     /// once its process is able to tell.
     pub told_within: Micros,
-    /// How long a process may take until it polls.
-    pub begins_within: Micros,
     /// For what has a limit that the machine may be late for.
     pub slack: Micros,
 }

@@ -16,7 +16,6 @@ const TERMS: Terms = Terms {
     shutdown_timeout: SECOND,
     still_max: 400 * MS,
     told_within: 4 * SECOND,
-    begins_within: SECOND,
     slack: SECOND,
 };
 
@@ -193,6 +192,9 @@ fn honest() -> Tale {
     tale.0.processes = [STEADY, STOPPED, KILLED, KILLED_LATER, ASKED]
         .map(process)
         .into();
+    for worker in [STEADY, STOPPED, KILLED, KILLED_LATER, ASKED] {
+        tale.line(0, Line::Polls { worker });
+    }
     tale.process(STOPPED).stops = vec![(SECOND, 5 * SECOND)];
     tale.process(KILLED).killed = true;
     tale.process(KILLED).ended_at = (SECOND, SECOND + MS);
@@ -556,7 +558,13 @@ fn a_lost_job_that_is_taken_back_too_late_is_found() {
     };
     check(&[], |tale| taken_back(tale, 5 * SECOND));
     check(&["lost.late"], |tale| taken_back(tale, 5_100 * MS));
-    // There was nobody to take it back.
+    // There was nobody to take it back, or nobody yet.
+    check(&[], |tale| {
+        taken_back(tale, 5_100 * MS);
+        tale.forget(|line| matches!(line, Line::Polls { .. }));
+        let worker = STEADY;
+        tale.line(3_100 * MS, Line::Polls { worker });
+    });
     check(&[], |tale| {
         taken_back(tale, 5_100 * MS);
         for (worker, at) in [(STEADY, 3_100), (KILLED_LATER, 4_900)] {
