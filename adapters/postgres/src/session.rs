@@ -19,6 +19,8 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 const IDLE_TRUSTED: Duration = Duration::from_secs(20);
 /// How long that may take.
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
+/// The code of "current transaction is aborted".
+const IN_FAILED_TRANSACTION: &str = "25P02";
 
 /// What holds for the worker's commands.
 ///
@@ -103,6 +105,22 @@ fn worker_settings(set: &str) -> String {
     settings.join("; ")
 }
 
+/// What the server says, where sqlx only knows of the transactions that it has
+/// begun. All of sqlx that shows it is `begin_with`, which fails where its
+/// statement has not begun a transaction.
+async fn is_in_transaction(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    match connection.begin_with("SELECT").await {
+        Ok(_) => Ok(true),
+        Err(sqlx::Error::BeginFailed) => Ok(false),
+        Err(sqlx::Error::Database(error))
+            if error.code().as_deref() == Some(IN_FAILED_TRANSACTION) =>
+        {
+            Ok(true)
+        }
+        Err(error) => Err(error),
+    }
+}
+
 /// A pooled connection while a command runs on it.
 ///
 /// A command that does not end, because its future was dropped or the connection
@@ -114,6 +132,22 @@ pub(crate) struct Busy(Option<PoolConnection<Postgres>>);
 impl Busy {
     pub(crate) async fn acquire(pool: &PgPool) -> Result<Self, sqlx::Error> {
         Ok(Self(Some(pool.acquire().await?)))
+    }
+
+    /// A connection of the application, in no transaction.
+    ///
+    /// With sqlx 0.8 a `begin` that is dropped before it ends leaves its
+    /// connection in a transaction that nobody knows of (sqlx issue 4393). What
+    /// is written there later is acknowledged, and never committed. Such a
+    /// connection is closed. One round trip. Pinned by
+    /// `a_begin_that_is_dropped_at_any_await_takes_no_later_spawn_with_it`.
+    pub(crate) async fn acquire_idle(pool: &PgPool) -> Result<Self, sqlx::Error> {
+        loop {
+            let mut busy = Self::acquire(pool).await?;
+            if !is_in_transaction(busy.connection()).await? {
+                return Ok(busy);
+            }
+        }
     }
 
     pub(crate) fn connection(&mut self) -> &mut PgConnection {

@@ -205,13 +205,6 @@ impl PostgresStore {
         }
     }
 
-    fn pool_of(&self, owner: Owner) -> &PgPool {
-        match owner {
-            Owner::Worker => &self.inner.worker_pool,
-            Owner::Application => &self.inner.pool,
-        }
-    }
-
     async fn run(
         &self,
         owner: Owner,
@@ -280,7 +273,10 @@ impl Store for PostgresStore {
     ) -> Result<Reply, StoreError> {
         command.check()?;
         let owner = Owner::of(command);
-        let busy = Busy::acquire(self.pool_of(owner)).await;
+        let busy = match owner {
+            Owner::Worker => Busy::acquire(&self.inner.worker_pool).await,
+            Owner::Application => Busy::acquire_idle(&self.inner.pool).await,
+        };
         let mut busy = busy.map_err(read_error)?;
         let result = self.run_alone(owner, busy.connection(), now, command).await;
         busy.done(&result);
@@ -291,7 +287,7 @@ impl Store for PostgresStore {
         if types.is_empty() {
             return Ok(());
         }
-        let mut busy = Busy::acquire(self.pool()).await.map_err(read_error)?;
+        let mut busy = Busy::acquire_idle(self.pool()).await.map_err(read_error)?;
         let result = self.announce_alone(busy.connection(), types).await;
         busy.done(&result);
         result

@@ -1,12 +1,15 @@
 //! Which connections are used, and what becomes of those that break.
 
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use job_engine::store::Written;
 use job_engine::{Command, Reply, StoreError};
 use job_postgres::{PostgresStore, StoreOptions};
 use job_tokio::Store;
-use sqlx::{Connection, Executor, PgConnection, Row};
+use sqlx::{Connection, Executor, PgConnection, PgPool, Row};
 
 use crate::support::{
     TestDatabase, at, checkpoint, claim, claim_command, claim_one, completed, finish, heartbeat,
@@ -208,6 +211,56 @@ async fn the_statements_hold_on_a_database_with_stricter_isolation() {
             (vec![Written::Applied], vec![Written::Applied])
         );
     }
+}
+
+/// The application aborts what it does, or runs into a timeout, and may have been
+/// about to begin a transaction.
+#[tokio::test]
+async fn a_begin_that_is_dropped_at_any_await_takes_no_later_spawn_with_it() {
+    let (database, observer) = TestDatabase::with_store().await;
+    for polls in 1.. {
+        let pool = database.pool(1);
+        // From here on it is connected.
+        drop(pool.acquire().await.unwrap());
+        let begun = polled(pool.begin(), polls).await.is_some();
+        check_spawn_stands(pool, &observer, polls).await;
+        if begun {
+            assert!(polls > 2, "it was never dropped while it waited");
+            break;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_failed_transaction_that_was_left_behind_fails_no_later_spawn() {
+    let (database, observer) = TestDatabase::with_store().await;
+    let pool = database.pool(1);
+    let mut connection = pool.acquire().await.unwrap();
+    connection.execute("BEGIN").await.unwrap();
+    connection.execute("SELECT 1 / 0").await.unwrap_err();
+    drop(connection);
+    check_spawn_stands(pool, &observer, 1).await;
+}
+
+/// What a future returns that is polled so often and then dropped.
+async fn polled<T>(future: impl Future<Output = T>, polls: u32) -> Option<T> {
+    let mut future = pin!(future);
+    let mut left = polls;
+    poll_fn(|context| {
+        if left == 0 {
+            return Poll::Ready(None);
+        }
+        left -= 1;
+        future.as_mut().poll(context).map(Some)
+    })
+    .await
+}
+
+async fn check_spawn_stands(pool: PgPool, observer: &PostgresStore, n: u32) {
+    let store = PostgresStore::new(pool, StoreOptions::default()).unwrap();
+    spawn(&store, at(0), vec![new_job(n.into(), "a")]).await;
+    let found = observer.execute(None, &Command::Find(id(n.into()))).await;
+    assert!(matches!(found, Ok(Reply::Found(Some(_)))), "{n}: {found:?}");
 }
 
 #[tokio::test]
