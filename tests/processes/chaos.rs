@@ -19,7 +19,7 @@ use uuid::Uuid;
 use super::Role;
 use super::books::{Books, Clock, Micros};
 use super::dice::Dice;
-use super::harness::{judge, lasts, seed};
+use super::harness::{Happened, judge, lasts, seed};
 use super::process::Brief;
 use super::spawning::{Season, Spawners, spawn_for_a_season};
 use super::torment::{Fate, Slot, shutdown_max};
@@ -42,6 +42,24 @@ const FATES: [(u64, Fate); 6] = [
     (12, Fate::Ask),
     (7, Fate::AskAndKill),
 ];
+
+const HAPPENED: Happened = Happened {
+    always: &[
+        "runs killed at work",
+        "lost",
+        "released",
+        "overlaps",
+        "losers at work",
+        "unanswered spawns that happened",
+        "unanswered spawns that did not happen",
+    ],
+    in_the_long_run: &[
+        "abandoned",
+        "losers told",
+        "losers dropped",
+        "stale completions",
+    ],
+};
 
 // Streams of the dice; those from 1,000 on belong to the processes.
 const SPAWNS: u64 = 0;
@@ -102,7 +120,14 @@ async fn processes_that_are_killed_and_stopped_at_random_keep_every_promise() {
     let spawners = Spawners::register(&mut jobs, &desk);
     let dice = Dice::new(seed, SPAWNS);
     let never_enough = AtomicBool::new(false);
-    let spawning = spawn_for_a_season(&pool, &spawners, season(60), dice, &never_enough);
+    let spawning = spawn_for_a_season(
+        &pool,
+        jobs.pool(),
+        &spawners,
+        season(60),
+        dice,
+        &never_enough,
+    );
     let strike = strike(&calamities, Dice::new(seed, CALAMITIES));
     tokio::select! {
         spawned = spawning => spawned.unwrap(),
@@ -128,19 +153,7 @@ async fn processes_that_are_killed_and_stopped_at_random_keep_every_promise() {
         survivor.ask();
         processes.push(survivor.end_by_itself(shutdown_max()).await);
     }
-    let happened = [
-        "runs killed at work",
-        "lost",
-        "released",
-        "abandoned",
-        "overlaps",
-        "losers told",
-        "losers dropped",
-        "stale completions",
-        "unanswered spawns that happened",
-        "unanswered spawns that did not happen",
-    ];
-    judge(&jobs, &pool, processes, &happened).await;
+    judge(&jobs, &pool, processes, lasts, &HAPPENED).await;
 }
 
 /// Kills two processes at once, now and then.

@@ -87,6 +87,7 @@ pub async fn live<B: Books>(brief: &str) {
     let service = service.seed(brief.entropy()).build().unwrap();
     let mut jobs = Jobs::init(service).await.unwrap();
     let spawners = Spawners::register(&mut jobs, &desk);
+    let service_pool = jobs.pool().clone();
     let writer = tokio::spawn(write_dropped::<B>(pool.clone(), dropped));
     // Before the first claim, so that no run is older than the first pulse.
     B::pulse(&pulse_pool, desk.worker).await.unwrap();
@@ -96,7 +97,7 @@ pub async fn live<B: Books>(brief: &str) {
     // Streams below this belong to the harness.
     let dice = Dice::new(brief.seed, 1_000 + brief.number);
     let enough = AtomicBool::new(false);
-    let spawning = spawn_for_a_season(&pool, &spawners, brief.season, dice, &enough);
+    let spawning = spawn_for_a_season(&pool, &service_pool, &spawners, brief.season, dice, &enough);
     let mut spawning = pin!(spawning.fuse());
     let done = async {
         if !brief.last {

@@ -1,8 +1,11 @@
 //! Spawning in every way there is, all along, from every process.
 
 use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 
 use job::{JobError, JobId, JobSpawner, Jobs};
 use sqlx::Error;
@@ -42,19 +45,25 @@ enum Way {
     RolledBack,
     /// In a transaction that is dropped.
     Dropped,
+    /// By a call, after a transaction that was given up on, perhaps in the middle
+    /// of its begin.
+    AfterCutBegin,
 }
 
-const WAYS: [(u64, Way); 6] = [
-    (30, Way::Call),
+const WAYS: [(u64, Way); 7] = [
+    (25, Way::Call),
     (10, Way::CutCall),
     (30, Way::Committed),
     (10, Way::CutCommit),
     (12, Way::RolledBack),
     (8, Way::Dropped),
+    (5, Way::AfterCutBegin),
 ];
 
 /// A call that is cut is so within this time.
 const CUT_MS_MAX: u64 = 4;
+/// A begin that is cut is so at one of its first awaits.
+const POLLS_MAX: u64 = 4;
 
 /// When spawners spawn, and how eagerly.
 #[derive(Clone, Copy, Debug, serde::Serialize, serde::Deserialize)]
@@ -97,11 +106,12 @@ impl<B: Books> Spawners<B> {
 
 /// Spawns until the season is over, or until `enough` is set.
 ///
-/// Not to be dropped: the connection of a transaction that sqlx was about to
-/// begin would go back to its pool in that transaction, and what is written on
-/// it next would be rolled back with it.
+/// What is written down goes through `pool`; transactions are begun on the pool of
+/// the service alone, since sqlx may take a connection back in the middle of one
+/// that was given up on.
 pub async fn spawn_for_a_season<B: Books>(
     pool: &B::Pool,
+    service_pool: &B::Pool,
     spawners: &Spawners<B>,
     season: Season,
     mut dice: Dice,
@@ -122,6 +132,7 @@ pub async fn spawn_for_a_season<B: Books>(
             let (kind, order) = order(&mut dice);
             let spawn = Spawn {
                 pool,
+                service_pool,
                 spawner: &spawners.ordinary[&kind],
                 job: Uuid::now_v7(),
                 order,
@@ -193,6 +204,7 @@ async fn spawn_unique<B: Books>(
 
 struct Spawn<'a, B: Books> {
     pool: &'a B::Pool,
+    service_pool: &'a B::Pool,
     spawner: &'a JobSpawner<Order, B>,
     job: Uuid,
     order: Order,
@@ -204,13 +216,16 @@ impl<B: Books> Spawn<'_, B> {
         let cut = dice.millis(0, CUT_MS_MAX);
         let asked = Line::Asked {
             job: self.job,
-            in_op: !matches!(way, Way::Call | Way::CutCall),
+            in_op: !matches!(way, Way::Call | Way::CutCall | Way::AfterCutBegin),
             due_at: self.due_at,
         };
         self.write(&asked).await?;
         let job = self.job;
+        if let Way::AfterCutBegin = way {
+            give_up(B::begin(self.service_pool), dice.within(1, POLLS_MAX)).await;
+        }
         match way {
-            Way::Call => {
+            Way::Call | Way::AfterCutBegin => {
                 self.call().await.map_err(sqlx_error)?;
                 self.write(&Line::Confirmed { job }).await
             }
@@ -259,7 +274,7 @@ impl<B: Books> Spawn<'_, B> {
     /// A transaction with the spawn in it, and with a line that stands or falls
     /// with it.
     async fn in_op(&self) -> Result<B::Transaction, Error> {
-        let mut transaction = B::begin(self.pool).await?;
+        let mut transaction = B::begin(self.service_pool).await?;
         let op = &mut transaction;
         let (job, order) = (self.job, self.order.clone());
         let spawned = match self.due_at {
@@ -273,6 +288,19 @@ impl<B: Books> Spawn<'_, B> {
         B::write_in(&mut transaction, &Line::Stands { job }).await?;
         Ok(transaction)
     }
+}
+
+/// Drops a future when it was polled so often.
+async fn give_up(future: impl Future, mut polls: u64) {
+    let mut future = pin!(future);
+    let given_up = poll_fn(|context| {
+        if polls == 0 {
+            return Poll::Ready(());
+        }
+        polls -= 1;
+        future.as_mut().poll(context).map(drop)
+    });
+    given_up.await;
 }
 
 fn time(at: Micros) -> chrono::DateTime<chrono::Utc> {

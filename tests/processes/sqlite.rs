@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use super::Role;
 use super::books::{Books, Clock, Micros};
 use super::dice::Dice;
-use super::harness::{judge, lasts, seed};
+use super::harness::{Happened, judge, lasts, seed};
 use super::process::Brief;
 use super::spawning::Season;
 use super::torment::{Fate, Slot};
@@ -35,6 +35,20 @@ const FATES: [(u64, Fate); 8] = [
     (4, Fate::StopAndKill),
     (4, Fate::AskAndStop),
 ];
+
+const HAPPENED: Happened = Happened {
+    always: &["runs killed at work", "lost", "stops", "asked to shut down"],
+    in_the_long_run: &[
+        "released",
+        "abandoned",
+        "overlaps",
+        "losers told",
+        "losers dropped",
+        "stale completions",
+        "unanswered spawns that happened",
+        "unanswered spawns that did not happen",
+    ],
+};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_on_sqlite_that_is_killed_at_random_keeps_every_promise() {
@@ -76,6 +90,5 @@ async fn a_process_on_sqlite_that_is_killed_at_random_keeps_every_promise() {
     processes.push(last.end_by_itself(CALM_MAX).await);
     let service = Sqlite::service(&place).build().unwrap();
     let jobs = Jobs::init(service).await.unwrap();
-    let happened = ["runs killed at work", "lost", "stops", "asked to shut down"];
-    judge(&jobs, jobs.pool(), processes, &happened).await;
+    judge(&jobs, jobs.pool(), processes, lasts, &HAPPENED).await;
 }

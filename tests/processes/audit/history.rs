@@ -46,8 +46,8 @@ pub fn judge(case: &Case<'_>, job: &JobCase<'_>, due_at: Option<Micros>, finding
             (process.started_at..=ended_at).contains(&end.claimed_at)
         });
         demand(alive, "history.worker", &|| {
-            let (worker, at) = (end.worker, end.claimed_at);
-            format!("claimed at {at} by {worker}, which was not there")
+            let process = case.processes.get(&end.worker);
+            format!("claimed at {} by {process:?}", end.claimed_at)
         });
         let last = place as usize == job.runs.len();
         demand(
