@@ -1,0 +1,4 @@
+//! Fuzzes `job_fuzz::history`; built without libFuzzer, replays the files it is given.
+#![cfg_attr(fuzzing, no_main)]
+
+job_fuzz::binary!(history);
