@@ -113,10 +113,7 @@ where
                         assert_eq!(message, expected);
                         assert_eq!(sent(&message, cuts), message, "sent and received");
                     }
-                    (Err(_), Err(FrameError::Undecodable(error))) => {
-                        assert!(!error.to_string().is_empty());
-                        return;
-                    }
+                    (Err(_), Err(FrameError::Undecodable(_))) => return,
                     (expected, next) => panic!("{expected:?} became {next:?}"),
                 }
                 rest = behind;

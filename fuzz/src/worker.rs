@@ -77,8 +77,12 @@ struct Bench {
     late: Vec<Command>,
     kept: Vec<(Call, Result<Reply, StoreError>)>,
     spawned: u128,
-    /// Something happened that may leave a job in the hands of the worker.
+    /// What the worker runs.
+    types: BTreeSet<JobType>,
+    /// Something happened that may leave any job in the hands of the worker.
     strands: bool,
+    /// Jobs that it may be left with, since it was told that they are over.
+    stranded: BTreeSet<JobId>,
     /// Another worker, of which nobody hears any more.
     claims_of_other: i64,
 }
@@ -90,8 +94,10 @@ impl Bench {
             0 => source.timestamp(),
             _ => Timestamp::EPOCH,
         };
+        let config = config(source);
         Self {
-            worker: Watched::new(now, config(source), seed),
+            types: config.types.iter().map(|of| of.job_type.clone()).collect(),
+            worker: Watched::new(now, config, seed),
             model: ModelStore::new(),
             now,
             store_now: now,
@@ -99,6 +105,7 @@ impl Bench {
             kept: Vec::new(),
             spawned: 0,
             strands: false,
+            stranded: BTreeSet::new(),
             claims_of_other: 0,
         }
     }
@@ -131,7 +138,7 @@ impl Bench {
             19 => {
                 // A run that nobody knows, or that has ended, or not even begun.
                 let (run, ended) = (source.run(), ended(source));
-                self.strands |= self.worker.executing().contains(&run);
+                self.stranded.insert(run.job);
                 self.worker.end(self.now, run, ended);
             }
             20 => {
@@ -186,7 +193,10 @@ impl Bench {
             }
             Manner::Undone(error) => {
                 // An end that is refused is given up, and the lease runs out.
-                self.strands |= matches!(error, StoreError::Rejected(_));
+                if let (StoreError::Rejected(_), Command::Finish(batch)) = (&error, &call.command) {
+                    let jobs = batch.iter().map(|finish| finish.run.job);
+                    self.stranded.extend(jobs);
+                }
                 Err(error)
             }
             Manner::Made => {
@@ -318,7 +328,9 @@ impl Bench {
             Ended::Aborted if !self.worker.is_aborted(run) => Ended::Completed,
             ended => ended,
         };
-        self.strands |= ended == Ended::LeaseLost;
+        if ended == Ended::LeaseLost {
+            self.stranded.insert(run.job);
+        }
         self.worker.end(self.now, run, ended);
     }
 
@@ -380,10 +392,12 @@ impl Bench {
         }
         let in_order = self.worker.has_time(WAIT_MAX);
         self.now = now;
-        for _ in 0..ROUNDS_MAX {
-            if self.worker.is_stopped() {
-                break;
-            }
+        for job_type in self.types.clone() {
+            self.worker.input(now, Input::Woken(job_type));
+        }
+        let mut rounds = 0;
+        while !self.worker.is_stopped() && rounds < ROUNDS_MAX {
+            rounds += 1;
             if let Some(call) = self.worker.calls().first().cloned() {
                 let result = self.apply(&call.command);
                 self.worker.reply(self.now, &call, result);
@@ -393,10 +407,13 @@ impl Bench {
                     false => Ended::Completed,
                 };
                 self.worker.end(self.now, run, ended);
-            } else if !self.worker.is_draining() && !self.worker.has_runs() {
-                self.worker.shut_down(self.now);
-            } else {
+            } else if self.worker.is_draining() || self.worker.has_runs() {
                 self.next_timer();
+            } else if self.owes_a_claim() {
+                assert!(rounds < ROUNDS_MAX / 2, "it leaves jobs that are due");
+                self.next_timer();
+            } else {
+                self.worker.shut_down(self.now);
             }
         }
         assert!(self.worker.is_stopped(), "it does not come to rest");
@@ -406,11 +423,22 @@ impl Bench {
         assert_eq!(self.worker.unsettled(), Some(0), "all answered, all ended");
         let id = self.worker.id();
         let left = self.model.jobs().find(|job| {
-            let live = job.live.as_ref();
-            live.and_then(|live| live.lease)
-                .is_some_and(|lease| lease.worker == id)
+            let lease = job.live.as_ref().and_then(|live| live.lease);
+            lease.is_some_and(|lease| lease.worker == id) && !self.stranded.contains(&job.id)
         });
         assert!(self.strands || left.is_none(), "it left {left:?}");
+    }
+}
+
+impl Bench {
+    /// Whether there are due jobs of its types that nobody has.
+    fn owes_a_claim(&self) -> bool {
+        let now = self.store_now;
+        self.model.jobs().any(|job| {
+            let live = job.live.as_ref();
+            let due = live.is_some_and(|live| live.lease.is_none() && live.due_at <= now);
+            due && self.types.contains(&job.job_type)
+        })
     }
 }
 

@@ -100,6 +100,10 @@ async fn tables_that_are_locked_for_two_leases_lose_and_double_nothing() {
     locking.rollback().await.unwrap();
     let balance = ledger.balance().await;
     println!("{balance:?}");
+    assert!(
+        balance.failed_runs + balance.lost_leases > 0,
+        "nothing failed"
+    );
     assert_eq!(balance.jobs, 20);
 }
 
@@ -123,6 +127,8 @@ async fn statements_that_are_cancelled_for_their_time_lose_and_double_nothing() 
     set(ledger.pool(), "RESET statement_timeout").await;
     let balance = ledger.balance().await;
     println!("{balance:?}");
+    let failed = 100 - balance.jobs + balance.failed_runs;
+    assert!(failed > 0, "nothing was cancelled");
     assert!(balance.jobs >= 50, "{balance:?}");
 }
 
@@ -190,6 +196,10 @@ async fn a_database_that_only_reads_for_two_leases_loses_and_doubles_nothing() {
     ledger.spawn(10, SHORT).await;
     let balance = ledger.balance().await;
     println!("{balance:?}");
+    assert!(
+        balance.failed_runs + balance.lost_leases > 0,
+        "nothing failed"
+    );
     assert!(balance.jobs >= 20, "{balance:?}");
 }
 

@@ -246,8 +246,10 @@ async fn enter_in_transaction(job: CurrentJob, config: Value) -> Result<JobCompl
     Ok(JobCompletion::CompleteWithTx(transaction))
 }
 
-async fn enter_outside(job: CurrentJob, config: Value) -> Result<JobCompletion, String> {
+async fn enter_outside(mut job: CurrentJob, config: Value) -> Result<JobCompletion, String> {
     work(&config).await;
+    let kept = job.update_execution_state(job.attempt()).await;
+    kept.map_err(|error| error.to_string())?;
     let enter = sqlx::query(ENTER).bind(*job.id());
     let entered = enter.execute(job.pool()).await;
     entered.map_err(|error| error.to_string())?;

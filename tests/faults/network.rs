@@ -59,33 +59,46 @@ async fn connections_that_break_at_any_moment_lose_and_double_nothing() {
     assert!(balance.jobs > 50, "{balance:?}");
 }
 
-/// By their head comments, or their text.
-const STATEMENTS: [&str; 7] = [
-    "-- Takes due jobs",
-    "-- Finds the jobs that run by a claim",
-    "-- Ends runs",
-    "-- Renews leases",
-    "-- Creates jobs",
-    "INSERT INTO ledger",
-    "COMMIT",
+/// By their head comments, or their text. Some only follow when another took effect
+/// and its reply was lost.
+const STATEMENTS: [(&str, Option<&str>); 13] = [
+    ("-- Takes due jobs", None),
+    (
+        "-- Finds the jobs that run by a claim",
+        Some("-- Takes due jobs"),
+    ),
+    ("-- When the next job of each type is due", None),
+    ("-- Ends runs", None),
+    ("-- How runs ended", Some("-- Ends runs")),
+    ("-- Renews leases", None),
+    ("-- Takes back jobs", None),
+    ("-- Keeps the execution state", None),
+    ("-- Creates jobs", None),
+    ("-- Reads the tokens of jobs", Some("-- Creates jobs")),
+    ("-- Tells the workers", None),
+    ("INSERT INTO ledger", None),
+    ("COMMIT", None),
 ];
 
 /// Each statement, just before it takes effect and just after it has.
 async fn check_cut(fault: Fault) {
     let database = TestDatabase::create().await;
     let (mut ledger, proxies) = two_services(&database).await;
-    for statement in STATEMENTS {
+    for (statement, leads_to_it) in STATEMENTS {
         let befell = Arc::new(AtomicUsize::new(0));
         for proxy in &proxies {
             let befell = Arc::clone(&befell);
-            let mut left = 2;
+            let (mut left, mut lead) = (2, 4);
             proxy.judge(move |text| {
-                // A claim is only ever repeated because its reply was lost.
-                let leads_to_it = statement == STATEMENTS[1] && text.starts_with(STATEMENTS[0]);
-                if left > 0 && (text.starts_with(statement) || leads_to_it) {
+                if left > 0 && text.starts_with(statement) {
                     left -= 1;
                     befell.fetch_add(1, Ordering::Relaxed);
                     return Some(fault);
+                }
+                let leads = leads_to_it.is_some_and(|first| text.starts_with(first));
+                if left > 0 && lead > 0 && leads {
+                    lead -= 1;
+                    return Some(Fault::CutAfter);
                 }
                 None
             });

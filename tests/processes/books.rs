@@ -94,6 +94,8 @@ pub enum Line {
     Stands { job: Uuid },
     /// The spawn, or the commit of its transaction, was acknowledged.
     Confirmed { job: Uuid },
+    /// A begin was given up on before it ended.
+    BeginCut,
     /// The transaction of the spawn was given up.
     RolledBack { job: Uuid },
     /// The unique job of this type was there, or was spawned.

@@ -50,6 +50,7 @@ const HAPPENED: Happened = Happened {
         "released",
         "overlaps",
         "losers at work",
+        "begins cut",
         "unanswered spawns that happened",
         "unanswered spawns that did not happen",
     ],

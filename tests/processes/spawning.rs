@@ -222,7 +222,10 @@ impl<B: Books> Spawn<'_, B> {
         self.write(&asked).await?;
         let job = self.job;
         if let Way::AfterCutBegin = way {
-            give_up(B::begin(self.service_pool), dice.within(1, POLLS_MAX)).await;
+            let begin = B::begin(self.service_pool);
+            if was_cut(begin, dice.within(1, POLLS_MAX)).await {
+                self.write(&Line::BeginCut).await?;
+            }
         }
         match way {
             Way::Call | Way::AfterCutBegin => {
@@ -290,17 +293,17 @@ impl<B: Books> Spawn<'_, B> {
     }
 }
 
-/// Drops a future when it was polled so often.
-async fn give_up(future: impl Future, mut polls: u64) {
+/// Drops a future when it was polled so often. Whether it had not ended.
+async fn was_cut(future: impl Future, mut polls: u64) -> bool {
     let mut future = pin!(future);
-    let given_up = poll_fn(|context| {
+    poll_fn(|context| {
         if polls == 0 {
-            return Poll::Ready(());
+            return Poll::Ready(true);
         }
         polls -= 1;
-        future.as_mut().poll(context).map(drop)
-    });
-    given_up.await;
+        future.as_mut().poll(context).map(|_| false)
+    })
+    .await
 }
 
 fn time(at: Micros) -> chrono::DateTime<chrono::Utc> {

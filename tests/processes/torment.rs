@@ -225,6 +225,7 @@ impl Subject {
         // It may have been asked before it was able to listen.
         let deaf = status.signal() == Some(TERMINATE) && self.process.asked_at.is_some();
         assert!(status.success() || deaf, "a worker failed: {status}");
+        self.process.killed = deaf;
         self.process.ended_at = (alive_at, self.clock.now());
         self.process
     }

@@ -240,7 +240,8 @@ impl<B: Books> Runner<B> {
                 Err(AS_ORDERED.to_owned())
             }
             Kind::Outside => {
-                let entered = B::enter(&self.desk.pool, run.entry(0)).await;
+                // On the pool that applications are given.
+                let entered = B::enter(run.job.pool(), run.entry(0)).await;
                 entered.map_err(text)?;
                 run.ending(Meant::Complete).await?;
                 Ok(JobCompletion::Complete)

@@ -184,9 +184,15 @@ mod postgres {
 
         /// A pool of the application's. Give this or a connection string.
         ///
-        /// The worker opens up to four further connections of its own with the
+        /// The worker opens up to five further connections of its own with the
         /// same options, so that runners that use up the pool cannot keep it
         /// from renewing their leases.
+        ///
+        /// Give it the hook that [`is_in_transaction`] shows, or what the
+        /// application itself writes on the pool may be lost after a `begin` whose
+        /// future was dropped; jobs are safe from that in any case.
+        ///
+        /// [`is_in_transaction`]: crate::backend::is_in_transaction
         pub fn pool(mut self, pool: sqlx::PgPool) -> Self {
             self.backend.pool = Some(pool);
             self

@@ -42,5 +42,6 @@ mod store;
 pub use connect::connect;
 pub use error::store_error;
 pub use schema::{SCHEMA_VERSION, SchemaError, migrator};
+pub use session::is_in_transaction;
 pub use sql::{QUERIES, SchemaNameError};
 pub use store::{PostgresStore, StoreOptions};

@@ -3,12 +3,12 @@
 use std::borrow::Cow;
 
 use sqlx::migrate::{MigrateError, Migrator};
-use sqlx::postgres::PgConnectOptions;
+use sqlx::postgres::{PgConnectOptions, PgRow};
 use sqlx::{ConnectOptions, Connection, Executor, PgConnection};
 use thiserror::Error;
 
 use crate::convert::get;
-use crate::session::{BEGIN, connect_options};
+use crate::session::{BEGIN, Busy, connect_options};
 use crate::sql::quote;
 use crate::store::PostgresStore;
 
@@ -93,15 +93,26 @@ impl PostgresStore {
     ///
     /// A [`SchemaError`] that says what to do.
     pub async fn check_schema(&self) -> Result<(), SchemaError> {
-        let mut connection = self.pool().acquire().await?;
-        let mut transaction = connection.begin_with(BEGIN).await?;
-        let versions = self.query(&self.sql().schema_version);
-        let row = versions.fetch_optional(&mut *transaction).await;
-        // Nothing was written, so nothing is lost if this fails.
-        let _ = transaction.rollback().await;
+        let mut busy = Busy::acquire_idle(self.pool()).await?;
+        let row = self.read_versions(busy.connection()).await;
+        if row.is_ok() {
+            busy.give_back();
+        }
         let row = row.map_err(missing)?;
         let row = row.ok_or(SchemaError::Older { found: 0 })?;
         fits(get(&row, "version")?, get(&row, "compatible_since")?)
+    }
+
+    async fn read_versions(
+        &self,
+        connection: &mut PgConnection,
+    ) -> Result<Option<PgRow>, sqlx::Error> {
+        // Keeps the statement on one connection, behind a pooler.
+        let mut transaction = connection.begin_with(BEGIN).await?;
+        let versions = self.query(&self.sql().schema_version);
+        let row = versions.fetch_optional(&mut *transaction).await?;
+        transaction.rollback().await?;
+        Ok(row)
     }
 }
 

@@ -11,8 +11,9 @@ use sqlx::{Connection, Executor, PgConnection, PgPool, Postgres, Transaction};
 
 use crate::error::read_error;
 
-/// The worker's connections, for commands at the same time.
-const WORKER_CONNECTIONS: u32 = 3;
+/// The worker's connections: one for each kind of command, so that none waits for
+/// another, heartbeats least of all.
+const WORKER_CONNECTIONS: u32 = 4;
 /// How long a command waits for a connection of the worker.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 /// A connection that was idle for so long is tried out before it is used.
@@ -105,10 +106,28 @@ fn worker_settings(set: &str) -> String {
     settings.join("; ")
 }
 
-/// What the server says, where sqlx only knows of the transactions that it has
-/// begun. All of sqlx that shows it is `begin_with`, which fails where its
-/// statement has not begun a transaction.
-async fn is_in_transaction(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+/// Whether the server has the connection in a transaction, where sqlx only knows of
+/// those whose `begin` has ended. For a hook of a pool:
+///
+/// ```
+/// use sqlx::postgres::PgPoolOptions;
+///
+/// let pool = PgPoolOptions::new().after_release(|connection, _| {
+///     Box::pin(async move { Ok(!job_postgres::is_in_transaction(connection).await?) })
+/// });
+/// ```
+///
+/// With sqlx 0.8 a `begin` whose future is dropped before it ends, by a timeout or
+/// an abort, gives its connection back to the pool in the middle of a transaction.
+/// What is written on it next, and not in a transaction, is acknowledged and never
+/// committed. With this hook such a connection is closed. One round trip.
+///
+/// # Errors
+///
+/// Those of the connection.
+pub async fn is_in_transaction(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    // All of sqlx that shows it: this fails where its statement, whatever it is, has
+    // not begun a transaction.
     match connection.begin_with("SELECT").await {
         Ok(_) => Ok(true),
         Err(sqlx::Error::BeginFailed) => Ok(false),
@@ -123,9 +142,9 @@ async fn is_in_transaction(connection: &mut PgConnection) -> Result<bool, sqlx::
 
 /// A pooled connection while a command runs on it.
 ///
-/// A command that does not end, because its future was dropped or the connection
-/// broke, takes its connection out of the pool. Returned, it would first be
-/// waited for, and a peer that is gone without a word answers never: a few of
+/// A command that does not end well, because its future was dropped or the
+/// connection broke, takes its connection out of the pool. Returned, it would first
+/// be waited for, and a peer that is gone without a word answers never: a few of
 /// those and the pool would be empty for good.
 pub(crate) struct Busy(Option<PoolConnection<Postgres>>);
 
@@ -139,13 +158,23 @@ impl Busy {
     /// With sqlx 0.8 a `begin` that is dropped before it ends leaves its
     /// connection in a transaction that nobody knows of (sqlx issue 4393). What
     /// is written there later is acknowledged, and never committed. Such a
-    /// connection is closed. One round trip. Pinned by
+    /// connection is closed, and so is one that turns out to be dead. One round
+    /// trip. Pinned by
     /// `a_begin_that_is_dropped_at_any_await_takes_no_later_spawn_with_it`.
     pub(crate) async fn acquire_idle(pool: &PgPool) -> Result<Self, sqlx::Error> {
+        // After all that were in the pool it makes a new one.
+        let mut tries = pool.options().get_max_connections();
         loop {
             let mut busy = Self::acquire(pool).await?;
-            if !is_in_transaction(busy.connection()).await? {
-                return Ok(busy);
+            match is_in_transaction(busy.connection()).await {
+                Ok(false) => return Ok(busy),
+                Ok(true) if tries == 0 => {
+                    let text = "every connection of the pool is in a transaction that was begun \
+                                past sqlx; begin none in the hooks of the pool";
+                    return Err(sqlx::Error::Configuration(text.into()));
+                }
+                Err(error) if tries == 0 => return Err(error),
+                Ok(true) | Err(_) => tries -= 1,
             }
         }
     }
@@ -155,12 +184,17 @@ impl Busy {
     }
 
     /// The command has ended with this result.
-    pub(crate) fn done<T>(mut self, result: &Result<T, StoreError>) {
+    pub(crate) fn done<T>(self, result: &Result<T, StoreError>) {
         match result {
-            Err(StoreError::Unknown(_)) => {}
-            // Back to the pool.
-            Ok(_) | Err(StoreError::Rejected(_) | StoreError::Failed(_)) => drop(self.0.take()),
+            // A begin that failed half way leaves a transaction behind.
+            Err(StoreError::Unknown(_) | StoreError::Failed(_)) => {}
+            Ok(_) | Err(StoreError::Rejected(_)) => self.give_back(),
         }
+    }
+
+    /// Back to the pool: nothing was left undone.
+    pub(crate) fn give_back(mut self) {
+        drop(self.0.take());
     }
 }
 

@@ -45,7 +45,7 @@ impl StoreOptions {
 ///
 /// What the application asks for (spawns, reads, checkpoints, announcements)
 /// goes through its own pool. What the worker does (claims, ends, heartbeats,
-/// recovery) goes through a pool of at most three connections that this store
+/// recovery) goes through a pool of at most four connections that this store
 /// opens with the same options when they are needed; one more listens.
 #[derive(Clone, Debug)]
 pub struct PostgresStore {

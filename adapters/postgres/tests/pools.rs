@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use job_engine::store::Written;
 use job_engine::{Command, Reply, StoreError};
-use job_postgres::{PostgresStore, StoreOptions};
+use job_postgres::{PostgresStore, StoreOptions, connect, is_in_transaction};
 use job_tokio::Store;
-use sqlx::{Connection, Executor, PgConnection, PgPool, Row};
+use sqlx::postgres::PgPoolOptions;
+use sqlx::{ConnectOptions, Connection, Executor, PgConnection, PgPool, Row};
 
 use crate::support::{
-    TestDatabase, at, checkpoint, claim, claim_command, claim_one, completed, finish, heartbeat,
-    id, new_job, reclaim, spawn, wait_for_blocked, wait_until, within,
+    DEADLINE, TestDatabase, at, checkpoint, claim, claim_command, claim_one, completed, finish,
+    heartbeat, id, new_job, reclaim, spawn, wait_for_blocked, wait_until, within,
 };
 
 /// Enough to use up the connections of the worker.
@@ -58,7 +59,7 @@ async fn the_worker_s_connections_are_few_named_and_closed_on_demand() {
     let count = "SELECT count(*) FROM pg_stat_activity \
                  WHERE datname = current_database() AND application_name = 'job'";
     let workers: i64 = observer.fetch_one(count).await.unwrap().get(0);
-    assert!((1..=3).contains(&workers), "{workers}");
+    assert!((1..=4).contains(&workers), "{workers}");
 
     store.close().await;
     let observer = tokio::sync::Mutex::new(observer);
@@ -240,6 +241,106 @@ async fn a_failed_transaction_that_was_left_behind_fails_no_later_spawn() {
     connection.execute("SELECT 1 / 0").await.unwrap_err();
     drop(connection);
     check_spawn_stands(pool, &observer, 1).await;
+}
+
+/// For what the application writes itself.
+#[tokio::test]
+async fn a_pool_of_ours_keeps_no_connection_that_is_in_a_transaction() {
+    let (database, observer) = TestDatabase::with_store().await;
+    let table = "CREATE TABLE ledger (n bigint)";
+    observer.pool().execute(table).await.unwrap();
+    let url = database.options().to_url_lossy();
+    for polls in 1.. {
+        let pool = connect(url.as_str(), Some(1), DEADLINE).await.unwrap();
+        drop(pool.acquire().await.unwrap());
+        let begun = polled(pool.begin(), polls).await.is_some();
+        pool.execute("INSERT INTO ledger VALUES (1)").await.unwrap();
+        let written = "SELECT count(*) FROM ledger";
+        let written: i64 = observer.pool().fetch_one(written).await.unwrap().get(0);
+        assert_eq!(
+            written,
+            i64::from(polls),
+            "dropped at its await number {polls}"
+        );
+        if begun {
+            break;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_check_of_the_tables_that_is_dropped_leaves_no_transaction_behind() {
+    let (database, observer) = TestDatabase::with_store().await;
+    for polls in 1.. {
+        let pool = database.pool(1);
+        drop(pool.acquire().await.unwrap());
+        let store = PostgresStore::new(pool.clone(), StoreOptions::default()).unwrap();
+        let checked = polled(store.check_schema(), polls).await.is_some();
+        let mut connection = pool.acquire().await.unwrap();
+        assert!(
+            !is_in_transaction(&mut connection).await.unwrap(),
+            "{polls}"
+        );
+        if checked {
+            break;
+        }
+    }
+    observer.close().await;
+}
+
+#[tokio::test]
+async fn a_spawn_gets_past_a_connection_that_has_died_in_the_pool() {
+    let (database, observer) = TestDatabase::with_store().await;
+    let untested = PgPoolOptions::new()
+        .max_connections(1)
+        .test_before_acquire(false);
+    let pool = untested.connect_lazy_with(database.options());
+    let pid: i32 = pool
+        .fetch_one("SELECT pg_backend_pid()")
+        .await
+        .unwrap()
+        .get(0);
+    let terminate = "SELECT pg_terminate_backend($1, 10000)";
+    let terminate = sqlx::query(terminate).bind(pid);
+    terminate.execute(observer.pool()).await.unwrap();
+    check_spawn_stands(pool, &observer, 1).await;
+}
+
+#[tokio::test]
+async fn a_pool_whose_connections_are_all_in_transactions_is_refused() {
+    let (database, _observer) = TestDatabase::with_store().await;
+    let begins = PgPoolOptions::new()
+        .max_connections(2)
+        .after_connect(|connection, _| {
+            Box::pin(async move { connection.execute("BEGIN").await.map(drop) })
+        });
+    let pool = begins.connect_lazy_with(database.options());
+    let store = PostgresStore::new(pool, StoreOptions::default()).unwrap();
+    let spawn = Command::Spawn(vec![new_job(1, "a")]);
+    let refused = store.execute(None, &spawn).await.unwrap_err();
+    assert!(
+        refused.to_string().contains("hooks of the pool"),
+        "{refused}"
+    );
+}
+
+/// It may be in a transaction that has failed: behind a pooler a begin has settings
+/// with it, which can fail.
+#[tokio::test]
+async fn a_connection_on_which_a_command_failed_is_not_used_again() {
+    let (database, _observer) = TestDatabase::with_store().await;
+    let pool = database.pool(1);
+    let ask = "SELECT pg_backend_pid()";
+    let before: i32 = pool.fetch_one(ask).await.unwrap().get(0);
+    let options = StoreOptions {
+        schema: Some("nowhere".to_owned()),
+        poll_only: true,
+    };
+    let store = PostgresStore::new(pool.clone(), options).unwrap();
+    let failed = store.execute(None, &Command::Find(id(1))).await;
+    assert!(matches!(failed, Err(StoreError::Failed(_))), "{failed:?}");
+    let after: i32 = pool.fetch_one(ask).await.unwrap().get(0);
+    assert_ne!(before, after);
 }
 
 /// What a future returns that is polled so often and then dropped.

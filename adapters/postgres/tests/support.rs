@@ -17,7 +17,7 @@ use sqlx::{ConnectOptions, Connection, Executor, PgPool};
 use uuid::Uuid;
 
 /// How long a test waits for what must happen.
-const DEADLINE: Duration = Duration::from_secs(30);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
 /// A lease that does not run out in a test.
 pub(crate) const LEASE: Duration = Duration::from_secs(3_600);

@@ -17,6 +17,8 @@ pub struct Case<'a> {
     pub processes: BTreeMap<Uuid, &'a Process>,
     /// When each process was stopped or starved, in order.
     standstills: BTreeMap<Uuid, Vec<(Micros, Micros)>>,
+    /// When each had a runner that blocks its thread.
+    blocked: BTreeMap<Uuid, Vec<(Micros, Micros)>>,
     /// Since when each worker has polled.
     polls: BTreeMap<Uuid, Micros>,
 }
@@ -61,6 +63,7 @@ impl<'a> Case<'a> {
             jobs: BTreeMap::new(),
             processes,
             standstills,
+            blocked: BTreeMap::new(),
             polls: polls(evidence),
         };
         let mut seen = seen(evidence);
@@ -74,6 +77,13 @@ impl<'a> Case<'a> {
             let ends = ends.remove(&spec.id).unwrap_or_default();
             let seen = seen.remove(&spec.id).unwrap_or_default();
             let runs = matched(&ends, seen, findings);
+            if kind == Kind::Blocking {
+                for seen in runs.iter().filter_map(|run| run.seen.as_ref()) {
+                    let until = seen.ending.map_or(Micros::MAX, |(at, _)| at);
+                    let blocked = case.blocked.entry(seen.worker).or_default();
+                    blocked.push((seen.started_at, until));
+                }
+            }
             case.jobs.insert(spec.id, JobCase { spec, kind, runs });
         }
         for job in ends.keys() {
@@ -87,11 +97,25 @@ impl<'a> Case<'a> {
 
     /// Whether the worker was dead or stood still at some time between these.
     pub fn was_disturbed(&self, worker: Uuid, from: Micros, to: Micros) -> bool {
-        let Some(process) = self.processes.get(&worker) else {
-            return false;
-        };
-        let mut still = self.standstills[&worker].iter();
-        process.ended_at.0 <= to || still.any(|(since, until)| *since <= to && *until >= from)
+        let process = self.processes.get(&worker);
+        let ended = process.is_some_and(|process| process.ended_at.0 <= to);
+        ended || self.stood_still(worker, from, to)
+    }
+
+    /// Whether something kept the worker from renewing its leases at some time
+    /// between these: it was killed, which no shutdown is, or stood still, or a
+    /// runner that blocked its thread may have kept that from the driver.
+    pub fn could_not_renew(&self, worker: Uuid, from: Micros, to: Micros) -> bool {
+        let process = self.processes.get(&worker);
+        let killed = process.is_some_and(|process| process.killed && process.ended_at.0 <= to);
+        let mut blocked = self.blocked.get(&worker).into_iter().flatten();
+        let blocked = blocked.any(|(since, until)| *since <= to && *until >= from);
+        killed || blocked || self.stood_still(worker, from, to)
+    }
+
+    fn stood_still(&self, worker: Uuid, from: Micros, to: Micros) -> bool {
+        let mut still = self.standstills.get(&worker).into_iter().flatten();
+        still.any(|(since, until)| *since <= to && *until >= from)
     }
 
     /// Whether the worker was there and able to act all the time between these.

@@ -6,7 +6,7 @@ use std::fmt;
 use job_engine::lifecycle::RunEnd;
 
 use super::case::Case;
-use crate::processes::books::Meant;
+use crate::processes::books::{Line, Meant};
 
 /// How often what happened.
 #[derive(Clone, Debug, Default)]
@@ -32,6 +32,11 @@ impl Counts {
             }
             for _ in &process.stops {
                 self.add("stops");
+            }
+        }
+        for (_, line) in &case.evidence.diary {
+            if *line == Line::BeginCut {
+                self.add("begins cut");
             }
         }
         for job in case.jobs.values() {

@@ -42,6 +42,7 @@ pub fn spawns(evidence: &Evidence) -> BTreeMap<Uuid, Spawn> {
             | Line::Ending { .. }
             | Line::Dropped { .. }
             | Line::Unique { .. }
+            | Line::BeginCut
             | Line::Gap { .. } => {}
         }
     }

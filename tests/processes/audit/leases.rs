@@ -13,6 +13,9 @@ pub fn judge(case: &Case<'_>, job: &JobCase<'_>, findings: &mut Findings, counts
     for run in job.runs.iter().filter(|run| is_lost(run)) {
         judge_loss(case, run.end, findings);
     }
+    for run in &job.runs {
+        judge_telling(case, run, findings);
+    }
     let runs = job.runs.iter();
     let seen = runs.filter_map(|run| Some((run, run.seen.as_ref()?)));
     let seen: Vec<_> = seen
@@ -48,7 +51,7 @@ fn judge_loss(case: &Case<'_>, end: &End, findings: &mut Findings) {
         format!("{} lost its lease {held} µs after its claim", name(end))
     });
     let from = end.ended_at - terms.lease;
-    let needed = case.was_disturbed(end.worker, from, end.ended_at);
+    let needed = case.could_not_renew(end.worker, from, end.ended_at);
     findings.demand(needed, "lost.needless", || {
         let (name, worker) = (name(end), end.worker);
         format!("{name} lost its lease, and nothing befell its worker {worker}")
@@ -67,6 +70,23 @@ fn judge_loss(case: &Case<'_>, end: &End, findings: &mut Findings) {
     findings.demand(in_time, "lost.late", || {
         let late = end.ended_at - by;
         format!("{} was taken back {late} µs too late", name(end))
+    });
+}
+
+/// Who kept its lease is told that it is lost only after it could not be renewed.
+fn judge_telling(case: &Case<'_>, run: &RunCase<'_>, findings: &mut Findings) {
+    let Some(seen) = &run.seen else {
+        return;
+    };
+    let Some(at) = seen.told_at else {
+        return;
+    };
+    let (lost_at, worker) = (run.end.ended_at, seen.worker);
+    let is_lost = matches!(run.end.end, RunEnd::Lost | RunEnd::Abandoned) && at >= lost_at;
+    let needed = is_lost || case.could_not_renew(worker, at - case.terms.lease, at);
+    findings.demand(needed, "told.needless", || {
+        let name = name(run.end);
+        format!("{name} was told that its lease is lost, and nothing befell its worker {worker}")
     });
 }
 

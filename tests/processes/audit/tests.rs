@@ -467,6 +467,39 @@ fn an_overlap_that_no_lost_lease_explains_is_found() {
 }
 
 #[test]
+fn a_shutdown_that_forgets_a_run_is_found() {
+    check(&["lost.needless"], |tale| {
+        tale.end(OUTSIDE, 2).end = RunEnd::Lost;
+        tale.end(OUTSIDE, 2).ended_at = 6_500 * MS;
+        tale.end(OUTSIDE, 2).next_due_at = Some(6_500 * MS);
+        let third = tale.end(OUTSIDE, 3);
+        (third.claimed_at, third.ended_at) = (6_500 * MS, 7 * SECOND);
+        third.attempt += 1;
+        let of = run(OUTSIDE, 3);
+        for (at, line) in &mut tale.0.diary {
+            match line {
+                Line::Started { run, attempt, .. } if *run == of => {
+                    (*at, *attempt) = (6_600 * MS, *attempt + 1);
+                }
+                Line::Ending { run, .. } if *run == of => *at = 6_900 * MS,
+                _ => {}
+            }
+        }
+    });
+}
+
+#[test]
+fn a_runner_that_is_told_of_a_loss_without_need_is_found() {
+    let told = |tale: &mut Tale, job| tale.line(1_050 * MS, Line::Told { run: run(job, 1) });
+    check(&["told.needless"], |tale| told(tale, UNIQUE));
+    // One that blocks its thread may have kept that from the driver.
+    check(&[], |tale| {
+        told(tale, UNIQUE);
+        tale.spec(CHILD).job_type = "blocking".to_owned();
+    });
+}
+
+#[test]
 fn a_loser_that_is_not_told_or_not_ended_is_found() {
     let told = |tale: &mut Tale, at| {
         tale.forget(|line| matches!(line, Line::Told { .. }));

@@ -12,6 +12,8 @@ use std::future::Future;
 use job_engine::{Command, Reply, StoreError, Timestamp};
 use job_tokio::{ClockHandle, Store};
 
+#[cfg(feature = "postgres")]
+pub use job_postgres::is_in_transaction;
 #[cfg(feature = "sqlite")]
 pub use job_sqlite::begin_immediate;
 pub use memory::{Memory, MemoryOptions, MemoryPool, MemoryTransaction};
