@@ -100,6 +100,8 @@ pub enum Line {
     RolledBack { job: Uuid },
     /// The unique job of this type was there, or was spawned.
     Unique { job_type: String },
+    /// The worker could not renew its leases: the database did not answer in time.
+    NotRenewed { worker: Uuid, at: Micros },
     /// The process, or its database, stood still between these times.
     Gap {
         worker: Uuid,

@@ -13,6 +13,7 @@ mod process;
 mod spawning;
 mod sqlite;
 mod torment;
+mod troubles;
 mod workload;
 
 use std::io::Read;

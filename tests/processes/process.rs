@@ -19,6 +19,7 @@ use uuid::Uuid;
 use super::books::{Books, Clock, Line};
 use super::dice::Dice;
 use super::spawning::{Season, Spawners, spawn_for_a_season};
+use super::troubles;
 use super::workload::Desk;
 
 pub const LEASE: Duration = Duration::from_secs(2);
@@ -77,6 +78,7 @@ pub async fn live<B: Books>(brief: &str) {
         places: AtomicU64::new(0),
         dropped: dropped_sender,
     });
+    troubles::listen(desk.worker, desk.clock, desk.dropped.clone());
     let poller = JobPollerConfig {
         job_lost_interval: LEASE,
         max_jobs_per_process: 16,
@@ -128,6 +130,7 @@ pub async fn live<B: Books>(brief: &str) {
     shut_down.unwrap();
     spawned.unwrap();
     drop((jobs, desk));
+    troubles::stop_listening();
     // Runs that cannot be aborted hold on to the desk. They end soon.
     writer.await.unwrap().unwrap();
     pulse.abort();

@@ -17,6 +17,8 @@ pub struct Case<'a> {
     pub processes: BTreeMap<Uuid, &'a Process>,
     /// When each process was stopped or starved, in order.
     standstills: BTreeMap<Uuid, Vec<(Micros, Micros)>>,
+    /// When each could not renew its leases, and said so.
+    troubles: BTreeMap<Uuid, Vec<Micros>>,
     /// When each had a runner that blocks its thread.
     blocked: BTreeMap<Uuid, Vec<(Micros, Micros)>>,
     /// Since when each worker has polled.
@@ -63,6 +65,7 @@ impl<'a> Case<'a> {
             jobs: BTreeMap::new(),
             processes,
             standstills,
+            troubles: troubles(evidence),
             blocked: BTreeMap::new(),
             polls: polls(evidence),
         };
@@ -103,14 +106,19 @@ impl<'a> Case<'a> {
     }
 
     /// Whether something kept the worker from renewing its leases at some time
-    /// between these: it was killed, which no shutdown is, or stood still, or a
-    /// runner that blocked its thread may have kept that from the driver.
+    /// between these: it was killed, which no shutdown is, or stood still, or got no
+    /// answer, or a runner that blocked its thread may have kept that from the
+    /// driver.
     pub fn could_not_renew(&self, worker: Uuid, from: Micros, to: Micros) -> bool {
         let process = self.processes.get(&worker);
         let killed = process.is_some_and(|process| process.killed && process.ended_at.0 <= to);
         let mut blocked = self.blocked.get(&worker).into_iter().flatten();
         let blocked = blocked.any(|(since, until)| *since <= to && *until >= from);
-        killed || blocked || self.stood_still(worker, from, to)
+        // A lease is taken back some time after it has run out.
+        let from_earlier = from - self.terms.lease;
+        let mut troubles = self.troubles.get(&worker).into_iter().flatten();
+        let unanswered = troubles.any(|at| (from_earlier..=to).contains(at));
+        killed || blocked || unanswered || self.stood_still(worker, from, to)
     }
 
     fn stood_still(&self, worker: Uuid, from: Micros, to: Micros) -> bool {
@@ -196,6 +204,16 @@ fn standstills(evidence: &Evidence, terms: Terms) -> BTreeMap<Uuid, Vec<(Micros,
         .values_mut()
         .for_each(|still| still.sort_unstable());
     standstills
+}
+
+fn troubles(evidence: &Evidence) -> BTreeMap<Uuid, Vec<Micros>> {
+    let mut troubles = BTreeMap::<_, Vec<_>>::new();
+    for (_, line) in &evidence.diary {
+        if let Line::NotRenewed { worker, at } = line {
+            troubles.entry(*worker).or_default().push(*at);
+        }
+    }
+    troubles
 }
 
 fn polls(evidence: &Evidence) -> BTreeMap<Uuid, Micros> {

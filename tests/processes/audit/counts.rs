@@ -35,8 +35,10 @@ impl Counts {
             }
         }
         for (_, line) in &case.evidence.diary {
-            if *line == Line::BeginCut {
-                self.add("begins cut");
+            match line {
+                Line::BeginCut => self.add("begins cut"),
+                Line::NotRenewed { .. } => self.add("heartbeats failed"),
+                _ => {}
             }
         }
         for job in case.jobs.values() {

@@ -43,6 +43,7 @@ pub fn spawns(evidence: &Evidence) -> BTreeMap<Uuid, Spawn> {
             | Line::Dropped { .. }
             | Line::Unique { .. }
             | Line::BeginCut
+            | Line::NotRenewed { .. }
             | Line::Gap { .. } => {}
         }
     }

@@ -556,6 +556,14 @@ fn a_lease_that_is_lost_without_need_is_found() {
             },
         );
     });
+    // The database did not answer, which it said.
+    for (at, expected) in [(3 * SECOND, &[][..]), (9 * SECOND, &["lost.needless"])] {
+        check(expected, |tale| {
+            tale.process(STOPPED).stops.clear();
+            let worker = STOPPED;
+            tale.line(at, Line::NotRenewed { worker, at });
+        });
+    }
     // It starved, and did not live to say so.
     check(&["lost.needless"], |tale| {
         tale.process(STOPPED).stops.clear();
