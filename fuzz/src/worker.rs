@@ -81,6 +81,8 @@ struct Bench {
     types: BTreeSet<JobType>,
     /// Something happened that may leave any job in the hands of the worker.
     strands: bool,
+    /// The worker was told what is not so, and may believe it.
+    misled: bool,
     /// Jobs that it may be left with, since it was told that they are over.
     stranded: BTreeSet<JobId>,
     /// Another worker, of which nobody hears any more.
@@ -105,6 +107,7 @@ impl Bench {
             kept: Vec::new(),
             spawned: 0,
             strands: false,
+            misled: false,
             stranded: BTreeSet::new(),
             claims_of_other: 0,
         }
@@ -202,6 +205,7 @@ impl Bench {
             Manner::Made => {
                 self.worker.misled();
                 self.strands = true;
+                self.misled = true;
                 Ok(self.make_reply(source, &call.command))
             }
         };
@@ -409,7 +413,7 @@ impl Bench {
                 self.worker.end(self.now, run, ended);
             } else if self.worker.is_draining() || self.worker.has_runs() {
                 self.next_timer();
-            } else if self.owes_a_claim() {
+            } else if self.owes_a_claim() && !self.misled {
                 assert!(rounds < ROUNDS_MAX / 2, "it leaves jobs that are due");
                 self.next_timer();
             } else {

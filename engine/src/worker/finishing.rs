@@ -48,6 +48,7 @@ impl Worker {
                     self.observe(Observation::RunLost { run, job_type });
                 }
                 (Written::Applied, Outcome::Released) => {
+                    self.demand.want(&job_type);
                     announce.insert(job_type);
                 }
                 (Written::Applied, Outcome::Rescheduled { .. } | Outcome::Retried { .. }) => {

@@ -240,6 +240,17 @@ fn with_a_gap_below_the_maximum_a_claim_waits_until_it_is_worth_it() {
 }
 
 #[test]
+fn a_job_that_is_put_back_is_due_here_too() {
+    let mut bench = Bench::with(|config| config.poll_interval_deaf = secs(3600));
+    let job = bench.spawn(1, Due::Now);
+    bench.pass(Duration::ZERO);
+    let run = bench.started[0].run;
+    bench.end(run, Ended::Aborted);
+    assert_eq!(bench.ends(job), [RunEnd::Released]);
+    assert_eq!(bench.started.len(), 2);
+}
+
+#[test]
 fn ends_gather_while_one_batch_is_under_way() {
     let mut bench = Bench::new();
     bench.spawn_many(1..=4);
