@@ -7,13 +7,14 @@ use std::time::Duration;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions, Connection, PgPool};
 
-use crate::session::is_in_transaction;
+use crate::session::is_left_behind;
 
 /// Opens one connection within `timeout`, so that an error is that of the
 /// server (refused, no such database, wrong password) and not a pool's timeout,
 /// and then makes a pool of at most `max_connections`. Default: that of sqlx,
 /// 10. The pool keeps no connection that is given back in the middle of a
-/// transaction ([`is_in_transaction`]).
+/// transaction ([`is_in_transaction`](crate::is_in_transaction)), or does not answer
+/// then.
 ///
 /// # Errors
 ///
@@ -34,7 +35,7 @@ pub async fn connect(
     // A close that fails says nothing about the connections to come.
     let _ = connection.close().await;
     let mut pool = PgPoolOptions::new().after_release(|connection, _| {
-        Box::pin(async move { Ok(!is_in_transaction(connection).await?) })
+        Box::pin(async move { Ok(!is_left_behind(connection).await?) })
     });
     if let Some(max_connections) = max_connections {
         pool = pool.max_connections(max_connections);

@@ -140,6 +140,13 @@ pub async fn is_in_transaction(connection: &mut PgConnection) -> Result<bool, sq
     }
 }
 
+/// The same of a connection that is between two uses, and must answer soon: a peer
+/// that is gone without a word never does.
+pub(crate) async fn is_left_behind(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    let asked = tokio::time::timeout(PING_TIMEOUT, is_in_transaction(connection)).await;
+    asked.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+}
+
 /// A pooled connection while a command runs on it.
 ///
 /// A command that does not end well, because its future was dropped or the
@@ -166,7 +173,7 @@ impl Busy {
         let mut tries = pool.options().get_max_connections();
         loop {
             let mut busy = Self::acquire(pool).await?;
-            match is_in_transaction(busy.connection()).await {
+            match is_left_behind(busy.connection()).await {
                 Ok(false) => return Ok(busy),
                 Ok(true) if tries == 0 => {
                     let text = "every connection of the pool is in a transaction that was begun \
