@@ -104,8 +104,17 @@ async fn jobs_that_run_while_the_database_is_away_lose_nothing() {
     proxy.connected.send_replace(true);
     for id in &ids {
         let job = ended(&jobs, *id).await;
-        assert_eq!((job.state(), job.attempt()), (JobState::Completed, 1));
-        assert_eq!(history(&job), ["spawned", "started", "completed"]);
+        assert_eq!(job.state(), JobState::Completed);
+        let mut told = history(&job);
+        // Once the database is back, this worker records the ends and renews the
+        // leases. It may look for lost jobs before, and then finds its own.
+        if told.contains(&"lease lost") {
+            assert_eq!(
+                told.drain(1..3).collect::<Vec<_>>(),
+                ["started", "lease lost"]
+            );
+        }
+        assert_eq!(told, ["spawned", "started", "completed"]);
     }
     // And it goes on as before.
     let id = JobId::new();
