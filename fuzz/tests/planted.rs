@@ -5,9 +5,9 @@
 use std::collections::BTreeMap;
 
 use job_engine::planted::{Bug, with};
-use job_fuzz::{TARGETS, stored};
+use job_fuzz::TARGETS;
 
-use crate::support::violation;
+use crate::support::{stored, violation};
 
 /// What the names of their files begin with; the name of the bug follows.
 const PREFIX: &str = "planted-";

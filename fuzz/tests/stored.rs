@@ -6,9 +6,7 @@ use std::path::Path;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
-use job_fuzz::stored;
-
-use crate::support::{target, violation};
+use crate::support::{stored, target, violation};
 
 /// Changes that are made to one input at most.
 const CHANGES_MAX: usize = 4;

@@ -59,7 +59,7 @@ async fn connections_that_break_at_any_moment_lose_and_double_nothing() {
     let balance = ledger.balance().await;
     println!("{befell:?} faults, {balance:?}");
     assert!(befell.load(Ordering::Relaxed) > 20);
-    assert!(balance.jobs > 50, "{balance:?}");
+    assert!(balance.jobs > 30, "{balance:?}");
 }
 
 /// By their head comments, or their text. Some only follow when another took effect

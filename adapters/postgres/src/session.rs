@@ -162,9 +162,11 @@ impl Busy {
 
     /// A connection of the application, in no transaction.
     ///
-    /// One that somebody left in a transaction ([`is_in_transaction`], sqlx issue
-    /// 4393) is closed, and so is one that turns out to be dead. One round trip.
-    /// Pinned by
+    /// With sqlx 0.8 a `begin` that is dropped before it ends leaves its
+    /// connection in a transaction that nobody knows of (sqlx issue 4393). What
+    /// is written there later is acknowledged, and never committed. Such a
+    /// connection is closed, and so is one that turns out to be dead. One round
+    /// trip. Pinned by
     /// `a_begin_that_is_dropped_at_any_await_takes_no_later_spawn_with_it`.
     pub(crate) async fn acquire_idle(pool: &PgPool) -> Result<Self, sqlx::Error> {
         // After all that were in the pool it makes a new one.
@@ -185,9 +187,7 @@ impl Busy {
     }
 
     pub(crate) fn connection(&mut self) -> &mut PgConnection {
-        self.0
-            .as_mut()
-            .expect("only give_back() takes the connection")
+        self.0.as_mut().expect("only done() takes the connection")
     }
 
     /// The command has ended with this result.

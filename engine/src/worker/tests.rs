@@ -1,9 +1,5 @@
 //! The worker against the model store, without any runtime.
 
-mod bench;
-
-use bench::*;
-
 use super::*;
 use crate::JobType;
 use crate::RetrySettings;
@@ -14,6 +10,184 @@ use crate::model::ModelStore;
 use crate::payload::{ErrorText, Payload};
 use crate::store::{ClaimedJob, NewJob, Outcome, Quota, Reclaim, Rejection};
 use crate::time::Due;
+
+const TYPE: JobType = JobType::new("mail");
+const LEASE: Duration = Duration::from_secs(40);
+
+/// A worker, its store, and the wire between them, which a test can cut.
+struct Bench {
+    now: Timestamp,
+    worker: Worker,
+    model: ModelStore,
+    /// Commands that were sent and not answered yet.
+    wire: VecDeque<(OpId, Command)>,
+    /// Whether commands are answered at once.
+    connected: bool,
+    /// What comes of every end of a run, instead of its being recorded.
+    refused: Option<StoreError>,
+    started: Vec<ClaimedJob>,
+    stops: Vec<(Run, StopReason)>,
+    aborts: Vec<Run>,
+    seen: Vec<Observation>,
+    stopped: bool,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    fn with(change: impl FnOnce(&mut WorkerConfig)) -> Self {
+        let mut config = WorkerConfig {
+            types: vec![TypeConfig {
+                job_type: TYPE,
+                retry: RetrySettings::default(),
+                crashes_max: Some(3),
+            }],
+            jobs_max: 4,
+            jobs_min: 4,
+            lease: LEASE,
+            poll_interval: Duration::from_secs(60),
+            poll_interval_deaf: Duration::from_secs(1),
+            shutdown_timeout: Duration::from_secs(5),
+        };
+        change(&mut config);
+        let now = Timestamp::EPOCH;
+        Self {
+            now,
+            worker: Worker::new(now, config, Entropy::from_seed([1; 32])),
+            model: ModelStore::new(),
+            wire: VecDeque::new(),
+            connected: true,
+            refused: None,
+            started: Vec::new(),
+            stops: Vec::new(),
+            aborts: Vec::new(),
+            seen: Vec::new(),
+            stopped: false,
+        }
+    }
+
+    fn spawn(&mut self, n: u128, due: Due) -> JobId {
+        let id = JobId(uuid::Uuid::from_u128(n));
+        let job = NewJob {
+            id,
+            job_type: TYPE,
+            unique_type: false,
+            due,
+            config: Payload::from_json("{}"),
+            trace: None,
+            token: 0,
+        };
+        let command = Command::Spawn(vec![job]);
+        self.model.apply(self.now, &command).unwrap();
+        id
+    }
+
+    fn spawn_many(&mut self, ids: std::ops::RangeInclusive<u128>) {
+        for n in ids {
+            self.spawn(n, Due::Now);
+        }
+    }
+
+    fn input(&mut self, input: Input) {
+        self.worker.handle_input(self.now, input);
+        self.drain();
+    }
+
+    fn drain(&mut self) {
+        while let Some(action) = self.worker.poll_action() {
+            assert!(!self.stopped, "{action:?} after Stopped");
+            match action {
+                Action::Execute { op, command } => self.wire.push_back((op, command)),
+                Action::Start(job) => self.started.push(job),
+                Action::Stop { run, reason } => self.stops.push((run, reason)),
+                Action::Abort(run) => self.aborts.push(run),
+                Action::Observe(observation) => self.seen.push(observation),
+                Action::Announce(_) => {}
+                Action::Stopped => self.stopped = true,
+            }
+        }
+        if self.connected && !self.wire.is_empty() {
+            self.answer();
+        }
+    }
+
+    /// Carries out the oldest command and delivers its reply.
+    fn answer(&mut self) {
+        let (op, command) = self.wire.pop_front().expect("a command was sent");
+        let result = match (&self.refused, &command) {
+            (Some(error), Command::Finish(_)) => Err(error.clone()),
+            _ => self
+                .model
+                .apply(self.now, &command)
+                .map_err(StoreError::from),
+        };
+        self.input(Input::Replied { op, result });
+    }
+
+    /// Carries out the oldest command or not, and delivers an error.
+    fn fail(&mut self, carry_out: bool, error: StoreError) {
+        let (op, command) = self.wire.pop_front().expect("a command was sent");
+        if carry_out {
+            self.model.apply(self.now, &command).unwrap();
+        }
+        self.input(Input::Replied {
+            op,
+            result: Err(error),
+        });
+    }
+
+    /// Lets time pass, with the timer fired whenever it is due.
+    fn pass(&mut self, duration: Duration) {
+        let until = self.now.saturating_add(duration);
+        while let Some(at) = self.worker.poll_timeout().filter(|at| *at <= until) {
+            self.now = self.now.max(at);
+            self.input(Input::TimerFired);
+        }
+        self.now = until;
+    }
+
+    fn end(&mut self, run: Run, ended: Ended) {
+        self.input(Input::RunEnded { run, ended });
+    }
+
+    fn job(&self, id: JobId) -> &Snapshot {
+        self.model.find(id).expect("the job was spawned")
+    }
+
+    fn ends(&self, id: JobId) -> Vec<RunEnd> {
+        self.job(id).runs.iter().map(|run| run.end).collect()
+    }
+}
+
+/// A claim by a worker that is never heard of again.
+fn stolen_claim() -> Command {
+    Command::Claim(Claim {
+        id: ClaimId {
+            worker: WorkerId(uuid::Uuid::from_u128(99)),
+            seq: 1,
+        },
+        repeat: false,
+        quotas: vec![Quota {
+            job_type: TYPE,
+            jobs_max: 1,
+        }],
+        lease: LEASE,
+    })
+}
+
+fn secs(secs: u64) -> Duration {
+    Duration::from_secs(secs)
+}
+
+fn unknown() -> StoreError {
+    StoreError::Unknown("timeout".into())
+}
+
+fn failed(text: &str) -> Ended {
+    Ended::Failed(ErrorText::new(text))
+}
 
 #[test]
 fn a_due_job_is_claimed_run_and_completed() {
