@@ -8,6 +8,7 @@
 //! - [`lifecycle::State`] is the life of one job, as a table.
 
 pub mod draw;
+pub mod gather;
 pub mod history;
 pub mod ids;
 pub mod lifecycle;

@@ -281,10 +281,15 @@ impl ModelStore {
                     }
                     Outcome::Released => (now, live.attempt),
                 };
+                // What is put back says nothing about the job.
+                let crashes = match outcome {
+                    Outcome::Released => live.crashes,
+                    _ => 0,
+                };
                 Some(Live {
                     due_at,
                     attempt,
-                    crashes: 0,
+                    crashes,
                     ..live
                 })
             },

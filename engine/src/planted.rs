@@ -142,6 +142,10 @@ bugs! {
         "how long a run lasted counts from when its claim was sent, so that a slow store makes failures look healthy";
     LateClaimOverfills, "late_claim_overfills", Engine, None,
         "a repeated claim that finds more jobs than there is room for starts them all";
+    AheadWithoutNeed, "ahead_without_need", Engine, None,
+        "jobs are claimed ahead of their places though no run ends soon";
+    ReadyKept, "ready_kept", Engine, Some(25),
+        "a job that was claimed ahead is kept however long it finds no place";
     DrainStillStarts, "drain_still_starts", Engine, Some(15),
         "jobs of a claim that is answered during a shutdown are started";
     StopForgetsClaim, "stop_forgets_claim", Engine, Some(4),

@@ -14,7 +14,7 @@ mod values;
 mod watched;
 pub mod worker;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// One property of the product, or several around one part of it.
 #[derive(Clone, Copy, Debug)]
@@ -45,19 +45,39 @@ const fn target(name: &'static str, run: fn(&[u8])) -> Target {
 ///
 /// When a file cannot be read, or a property does not hold for it.
 pub fn replay(name: &str, run: fn(&[u8])) {
-    let mut files: Vec<_> = std::env::args_os().skip(1).map(Into::into).collect();
+    let named = std::env::args_os().skip(1).map(PathBuf::from);
+    let mut files: Vec<_> = named.map(read).collect();
     if files.is_empty() {
-        let corpus = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("corpus")
-            .join(name);
-        let entries = std::fs::read_dir(&corpus).expect("the corpus can be read");
-        files.extend(entries.map(|entry| entry.expect("the corpus can be read").path()));
-        files.sort();
+        files = stored(name);
     }
-    for file in files {
-        println!("{}", file.display());
-        run(&std::fs::read(&file).expect("the file can be read"));
+    for (path, data) in files {
+        println!("{}", path.display());
+        run(&data);
     }
+}
+
+/// What is in the corpus of a target, by name of the file.
+///
+/// # Panics
+///
+/// When it cannot be read.
+pub fn stored(name: &str) -> Vec<(PathBuf, Vec<u8>)> {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("corpus")
+        .join(name);
+    let entries = std::fs::read_dir(&corpus);
+    let entries = entries.unwrap_or_else(|error| panic!("{}: {error}", corpus.display()));
+    let mut paths: Vec<PathBuf> = entries
+        .map(|entry| entry.expect("the corpus can be read").path())
+        .collect();
+    paths.sort();
+    paths.into_iter().map(read).collect()
+}
+
+fn read(path: PathBuf) -> (PathBuf, Vec<u8>) {
+    let data = std::fs::read(&path);
+    let data = data.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    (path, data)
 }
 
 /// The body of the binary of a target.

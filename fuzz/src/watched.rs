@@ -31,6 +31,10 @@ pub(crate) struct Watched {
     calls: Vec<Call>,
     ops: u64,
     claim_seq: i64,
+    /// Runs that ended since the last claim was sent.
+    ended: usize,
+    /// How many jobs it may hold beyond those that run.
+    ahead_max: usize,
     /// What was claimed and is not settled.
     runs: BTreeMap<Run, Known>,
     /// Those of them whose runner is at work.
@@ -112,6 +116,8 @@ impl Watched {
             calls: Vec::new(),
             ops: 0,
             claim_seq: 0,
+            ended: 0,
+            ahead_max: 0,
             runs: BTreeMap::new(),
             executing: BTreeSet::new(),
             started: BTreeSet::new(),
@@ -215,8 +221,12 @@ impl Watched {
         }
         for run in claimed {
             let known = self.runs.get(&run);
-            let starts = known.is_none_or(|known| known.phase != Phase::Unstarted);
-            assert!(starts, "{run} was not started, and there was room");
+            let waits = known.is_some_and(|known| {
+                // Nothing is started that may be lost by now.
+                let lapses_at = known.renewed_at.saturating_add(self.lease);
+                known.phase == Phase::Unstarted && self.now < lapses_at
+            });
+            assert!(!waits, "{run} was not started, and there was room");
         }
     }
 
@@ -226,6 +236,10 @@ impl Watched {
         let mut brings = Vec::new();
         match (&call.command, result) {
             (Command::Claim(_), Ok(Reply::Claimed(claimed))) => {
+                // Four for each run that ended meanwhile, two batches at most; and no
+                // less than seven eighths of what it was.
+                let before = self.ahead_max - self.ahead_max.div_ceil(8);
+                self.ahead_max = (4 * self.ended).min(2 * BATCH_LEN_MAX).max(before);
                 for job in &claimed.jobs {
                     if let Entry::Vacant(entry) = self.runs.entry(job.run) {
                         entry.insert(Known::claimed(call.sent_at));
@@ -271,6 +285,7 @@ impl Watched {
         {
             known.phase = Phase::Ended;
             self.executing.remove(&run);
+            self.ended += 1;
             known.ended = Some(ended.clone());
             // Its end is recorded, or can never be.
             if matches!(ended, Ended::Settled(_) | Ended::LeaseLost) {
@@ -451,6 +466,7 @@ impl Watched {
         }
         match &command {
             Command::Claim(claim) => {
+                self.ended = 0;
                 assert_eq!(claim.id.worker, self.worker.id());
                 assert_eq!(claim.lease, self.lease);
                 if claim.repeat {
@@ -460,7 +476,7 @@ impl Watched {
                     assert_eq!(claim.id.seq, self.claim_seq, "claims are counted");
                     assert!(self.draining.is_none(), "claims during a shutdown");
                     let wanted: u32 = claim.quotas.iter().map(|quota| quota.jobs_max).sum();
-                    let room = self.jobs_max - self.executing.len();
+                    let room = self.jobs_max + self.ahead_max - self.executing.len();
                     assert!(
                         (1..=room).contains(&(wanted as usize)),
                         "asks for {wanted} jobs with room for {room}"

@@ -1,9 +1,7 @@
-//! The stored inputs, and whether a target holds for one.
+//! Whether a target holds for an input.
 
 use std::cell::{Cell, RefCell};
-use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
-use std::path::{Path, PathBuf};
 use std::sync::Once;
 
 use job_fuzz::{TARGETS, Target};
@@ -11,24 +9,6 @@ use job_fuzz::{TARGETS, Target};
 pub(crate) fn target(name: &str) -> Target {
     let target = TARGETS.into_iter().find(|target| target.name == name);
     target.unwrap_or_else(|| panic!("there is no target {name}"))
-}
-
-/// What is in the corpus of a target, by name of the file.
-pub(crate) fn stored(name: &str) -> Vec<(PathBuf, Vec<u8>)> {
-    let corpus = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("corpus")
-        .join(name);
-    let entries = fs::read_dir(&corpus);
-    let entries = entries.unwrap_or_else(|error| panic!("{}: {error}", corpus.display()));
-    let mut paths: Vec<PathBuf> = entries
-        .map(|entry| entry.expect("the corpus can be read").path())
-        .collect();
-    paths.sort();
-    let read = |path: PathBuf| {
-        let data = fs::read(&path).expect("the corpus can be read");
-        (path, data)
-    };
-    paths.into_iter().map(read).collect()
 }
 
 thread_local! {

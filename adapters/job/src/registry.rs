@@ -193,23 +193,28 @@ impl<B: Backend> Inner<B> {
     async fn conclude(&self, run: Run, completion: JobCompletion<B>) -> Ended {
         use JobCompletion as C;
         Span::current().record("conclusion", completion.name());
+        // Boxed, so that runs which end without a transaction need no room for one.
         match completion {
             C::Complete => Ended::Completed,
             C::RescheduleNow => Ended::Rescheduled(Due::Now),
             C::RescheduleIn(delay) => Ended::Rescheduled(Due::In(delay)),
             C::RescheduleAt(at) => Ended::Rescheduled(due_at(at)),
-            C::CompleteWithTx(tx) => self.settle(run, None, tx).await,
-            C::RescheduleNowWithTx(tx) => self.settle(run, Some(Due::Now), tx).await,
-            C::RescheduleInWithTx(tx, delay) => self.settle(run, Some(Due::In(delay)), tx).await,
-            C::RescheduleAtWithTx(tx, at) => self.settle(run, Some(due_at(at)), tx).await,
+            C::CompleteWithTx(tx) => Box::pin(self.settle(run, None, tx)).await,
+            C::RescheduleNowWithTx(tx) => Box::pin(self.settle(run, Some(Due::Now), tx)).await,
+            C::RescheduleInWithTx(tx, delay) => {
+                Box::pin(self.settle(run, Some(Due::In(delay)), tx)).await
+            }
+            C::RescheduleAtWithTx(tx, at) => Box::pin(self.settle(run, Some(due_at(at)), tx)).await,
             #[cfg(feature = "es-entity")]
-            C::CompleteWithOp(op) => self.settle(run, None, op).await,
+            C::CompleteWithOp(op) => Box::pin(self.settle(run, None, op)).await,
             #[cfg(feature = "es-entity")]
-            C::RescheduleNowWithOp(op) => self.settle(run, Some(Due::Now), op).await,
+            C::RescheduleNowWithOp(op) => Box::pin(self.settle(run, Some(Due::Now), op)).await,
             #[cfg(feature = "es-entity")]
-            C::RescheduleInWithOp(op, delay) => self.settle(run, Some(Due::In(delay)), op).await,
+            C::RescheduleInWithOp(op, delay) => {
+                Box::pin(self.settle(run, Some(Due::In(delay)), op)).await
+            }
             #[cfg(feature = "es-entity")]
-            C::RescheduleAtWithOp(op, at) => self.settle(run, Some(due_at(at)), op).await,
+            C::RescheduleAtWithOp(op, at) => Box::pin(self.settle(run, Some(due_at(at)), op)).await,
         }
     }
 

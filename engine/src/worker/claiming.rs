@@ -9,21 +9,34 @@ use crate::limits::BATCH_LEN_MAX;
 use crate::planted::{Bug, planted};
 use crate::store::{Claim, Claimed, Command, Outcome, Quota, StoreError};
 
+/// No job is claimed while so many ends wait to be recorded.
+const UNRECORDED_MAX: u32 = 2 * BATCH_LEN_MAX as u32;
+
 impl Worker {
     pub(super) fn start_claim(&mut self) {
         let executing = self.runs.executing();
-        // Runs whose end cannot be recorded hold no place, but there is a limit
-        // to how many of them may gather while the store is away.
-        let unsettled_max = self.config.jobs_max as usize + BATCH_LEN_MAX;
-        if executing >= self.config.jobs_min || self.runs.len() >= unsettled_max {
+        // Jobs whose end cannot be recorded hold no place, but there is a limit to
+        // how many of them may gather while the store is away.
+        if self.runs.unrecorded() >= UNRECORDED_MAX {
             return;
         }
-        let taken = if planted(Bug::CapIgnoresRunning) {
+        if executing >= self.config.jobs_min && !self.ready.runs_low() {
+            return;
+        }
+        let held = if planted(Bug::CapIgnoresRunning) {
             0
         } else {
-            executing
+            executing + self.ready.len()
         };
-        let quotas = self.demand.plan(self.config.jobs_max - taken);
+        let wanted = self.held_max().saturating_sub(held);
+        let mut quotas = self.demand.plan(wanted.min(BATCH_LEN_MAX as u32));
+        let places = self.config.jobs_max.saturating_sub(held);
+        for quota in &mut quotas {
+            if self.is_fragile(&quota.job_type) {
+                quota.jobs_max = quota.jobs_max.min(places);
+            }
+        }
+        quotas.retain(|quota| quota.jobs_max > 0);
         if quotas.is_empty() {
             return;
         }
@@ -55,8 +68,18 @@ impl Worker {
 
     fn send_claim(&mut self, claim: Claim) {
         let op = self.execute(Command::Claim(claim.clone()));
-        let sent_at = self.now;
-        self.claim.start(op, ClaimWork { claim, sent_at });
+        let work = ClaimWork {
+            claim,
+            sent_at: self.now,
+            held_max: self.held_max(),
+        };
+        self.claim.start(op, work);
+        self.ready.claim_sent();
+    }
+
+    /// So many jobs may be held, running or ready.
+    fn held_max(&self) -> u32 {
+        self.config.jobs_max + self.ready.ahead()
     }
 
     pub(super) fn claimed(&mut self, work: ClaimWork, claimed: Claimed) {
@@ -68,30 +91,47 @@ impl Worker {
         } else {
             self.demand.learn(self.now, &work.claim.quotas, &claimed);
         }
+        let took = self.now.saturating_since(work.sent_at);
+        self.ready.claim_took(took, self.config.lease);
+        let (brought, mut put_back) = (claimed.jobs.len(), 0);
         for job in claimed.jobs {
-            if self.runs.contains(job.run) {
-                continue;
-            }
             if planted(Bug::LateClaimNotReleased) && self.phase != Phase::Running {
                 continue;
             }
             // More than was asked for arrives when a claim that was believed lost
             // was carried out after its repeat, and the repeat is repeated.
-            let room =
-                self.runs.executing() < self.config.jobs_max || planted(Bug::LateClaimOverfills);
-            let started_at = if planted(Bug::RunCountsFromClaim) {
+            let held = self.runs.executing() + self.ready.len();
+            // A job that was not asked for at all is a mistake of the store.
+            let known = self.demand.knows(&job.job_type);
+            let held_max = if self.may_wait(&job) {
+                work.held_max
+            } else {
+                self.config.jobs_max
+            };
+            let kept = known && self.phase == Phase::Running && held < held_max;
+            let claimed_at = if planted(Bug::RunCountsFromClaim) {
                 work.sent_at
             } else {
                 self.now
             };
-            // A job that was not asked for at all is a mistake of the store.
-            let known = self.demand.knows(&job.job_type);
-            self.runs.insert(started_at, work.sent_at, &job);
-            if known && ((self.phase == Phase::Running && room) || planted(Bug::DrainStillStarts)) {
+            if !self.runs.insert(claimed_at, work.sent_at, &job) {
+                continue;
+            }
+            let overfills = planted(Bug::LateClaimOverfills)
+                && self.phase == Phase::Running
+                && work.claim.repeat;
+            if known && (planted(Bug::DrainStillStarts) || overfills) {
+                self.runs.start(job.run, self.now, self.config.lease);
                 self.actions.push_back(Action::Start(job));
+            } else if kept {
+                self.ready.push(self.now, job);
             } else {
+                put_back += 1;
                 self.settle(job.run, Outcome::Released);
             }
+        }
+        if put_back > brought / 2 {
+            self.claim_for_places();
         }
     }
 

@@ -7,7 +7,7 @@ use super::Worker;
 use super::io::{Ended, Observation};
 use super::runs::{RunPhase, RunState};
 use crate::draw::Purpose;
-use crate::ids::Run;
+use crate::ids::{JobType, Run};
 use crate::limits::BATCH_LEN_MAX;
 use crate::payload::ErrorText;
 use crate::planted::{Bug, planted};
@@ -94,12 +94,14 @@ impl Worker {
         let Some(state) = self.runs.get(run) else {
             return;
         };
-        if state.phase == RunPhase::Finishing {
+        if matches!(state.phase, RunPhase::Ready | RunPhase::Finishing) {
             return;
         }
-        let (job_type, attempt) = (state.job_type.clone(), state.attempt);
+        self.ready.run_ended();
+        let of = (state.job_type.clone(), state.attempt);
         // A heartbeat that crossed the caller's commit found the run over, too.
         if state.lost && !matches!(ended, Ended::Settled(_)) {
+            let (job_type, _) = of;
             self.runs.remove(run);
             self.observe(Observation::RunLost { run, job_type });
             return;
@@ -115,11 +117,14 @@ impl Worker {
             ended => ended,
         };
         match ended {
-            Ended::Completed => self.conclude(run, Outcome::Completed, false),
-            Ended::Rescheduled(due) => self.conclude(run, Outcome::Rescheduled { due }, false),
-            Ended::Aborted => self.conclude(run, Outcome::Released, false),
+            Ended::Completed => self.conclude(run, of, Outcome::Completed, false),
+            Ended::Rescheduled(due) => {
+                self.conclude(run, of, Outcome::Rescheduled { due }, false);
+            }
+            Ended::Aborted => self.conclude(run, of, Outcome::Released, false),
             Ended::Failed(error) => {
                 let draw = self.entropy.draw(Purpose::Backoff(run));
+                let (job_type, attempt) = of.clone();
                 let settings = self.config.types.iter().find(|t| t.job_type == job_type);
                 let retry = &settings.expect("only known types are claimed").retry;
                 let warning = retry.is_warning(attempt);
@@ -138,12 +143,13 @@ impl Worker {
                             attempt,
                             error,
                         };
-                        self.conclude(run, outcome, warning);
+                        self.conclude(run, of, outcome, warning);
                     }
-                    Verdict::GiveUp => self.conclude(run, Outcome::Errored { error }, false),
+                    Verdict::GiveUp => self.conclude(run, of, Outcome::Errored { error }, false),
                 }
             }
             Ended::Settled(end) => {
+                let (job_type, attempt) = of;
                 self.runs.remove(run);
                 if !end.is_final() {
                     self.demand.want(&job_type);
@@ -159,18 +165,24 @@ impl Worker {
                 });
             }
             Ended::LeaseLost => {
+                let (job_type, _) = of;
                 self.runs.remove(run);
                 self.observe(Observation::RunLost { run, job_type });
             }
         }
     }
 
-    fn conclude(&mut self, run: Run, outcome: Outcome, warning: bool) {
-        let state = self.runs.get(run).expect("the caller knows the run");
+    fn conclude(
+        &mut self,
+        run: Run,
+        (job_type, attempt): (JobType, u32),
+        outcome: Outcome,
+        warning: bool,
+    ) {
         let observation = Observation::RunEnded {
             run,
-            job_type: state.job_type.clone(),
-            attempt: state.attempt,
+            job_type,
+            attempt,
             end: outcome.end(),
             error: outcome.error().cloned(),
             retry_in: match outcome {

@@ -26,23 +26,38 @@ impl Worker {
                 self.heartbeat_at = Some(self.after(Period::Heartbeat, quarter));
             }
             Some(at) if at <= self.now => {
-                // More than a batch are renewed in turn. There are at most two,
-                // so each is renewed every half of its lease.
-                let runs = self.runs.leased(BATCH_LEN_MAX);
-                if runs.is_empty() {
+                self.heartbeat_rest = self.runs.leased();
+                if self.heartbeat_rest.is_empty() {
                     self.heartbeat_at = None;
                     return;
                 }
-                let op = self.execute(Command::Heartbeat(Heartbeat {
-                    runs: runs.clone(),
-                    lease: self.config.lease,
-                }));
-                let sent_at = self.now;
-                self.heartbeat.start(op, HeartbeatWork { runs, sent_at });
                 self.heartbeat_at = Some(self.after(Period::Heartbeat, quarter));
+                self.send_heartbeat();
             }
-            _ => {}
+            _ => self.send_heartbeat(),
         }
+    }
+
+    /// One batch after the other, until all that had a lease when the first was sent
+    /// are renewed.
+    fn send_heartbeat(&mut self) {
+        let mut runs = Vec::new();
+        while runs.len() < BATCH_LEN_MAX
+            && let Some(run) = self.heartbeat_rest.pop_front()
+        {
+            if self.runs.get(run).is_some_and(|state| !state.lost) {
+                runs.push(run);
+            }
+        }
+        if runs.is_empty() {
+            return;
+        }
+        let op = self.execute(Command::Heartbeat(Heartbeat {
+            runs: runs.clone(),
+            lease: self.config.lease,
+        }));
+        let sent_at = self.now;
+        self.heartbeat.start(op, HeartbeatWork { runs, sent_at });
     }
 
     pub(super) fn heartbeat_done(&mut self, work: HeartbeatWork, written: &[Written]) {

@@ -7,6 +7,7 @@ mod finishing;
 mod io;
 mod lane;
 mod leasing;
+mod ready;
 mod runs;
 #[cfg(test)]
 mod tests;
@@ -26,6 +27,7 @@ use crate::store::{Claim, Command, Finish, Reply, StoreError};
 use crate::time::Timestamp;
 use demand::Demand;
 use lane::Lane;
+use ready::Ready;
 use runs::Runs;
 
 /// What comes after the shutdown timeout: so long for the aborted runners to
@@ -44,9 +46,9 @@ const PERIOD_JITTER: u32 = 10;
 
 /// The state machine of one worker.
 ///
-/// Feed it with [`Worker::handle_input`], then drain [`Worker::poll_action`]
-/// and perform each action in turn, then wait until [`Worker::poll_timeout`] or
-/// the next input. `now` is the worker's own monotonic time; one that goes
+/// Feed it with [`Worker::handle_input`], once or more often, then drain
+/// [`Worker::poll_action`] and perform each action in turn, then wait until
+/// [`Worker::poll_timeout`] or the next input. `now` is the worker's own monotonic time; one that goes
 /// backwards counts as standing still. Every [`Action::Execute`] must be
 /// answered by one [`Input::Replied`], every [`Action::Start`] by one
 /// [`Input::RunEnded`]. After [`Action::Stopped`] it does nothing more.
@@ -62,6 +64,8 @@ pub struct Worker {
     listening: bool,
     demand: Demand,
     runs: Runs,
+    /// Those of `runs` that wait for a place.
+    ready: Ready,
     /// Ends of runs that no command carries yet, the oldest first.
     finishes: VecDeque<Finish>,
     /// So many of the next ends are sent one by one: their batch was refused,
@@ -78,7 +82,11 @@ pub struct Worker {
     reclaim_at: Timestamp,
     /// `None` while there is nothing to keep alive.
     heartbeat_at: Option<Timestamp>,
+    /// What the heartbeats under way have still to renew.
+    heartbeat_rest: VecDeque<Run>,
     actions: VecDeque<Action>,
+    /// Nothing has come in since the last look at what can be sent.
+    pumped: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +103,8 @@ enum Phase {
 struct ClaimWork {
     claim: Claim,
     sent_at: Timestamp,
+    /// The worker may hold so many jobs, running or ready, once it is answered.
+    held_max: u32,
 }
 
 #[derive(Clone, Debug)]
@@ -126,6 +136,7 @@ impl Worker {
             listening: false,
             demand,
             runs: Runs::default(),
+            ready: Ready::default(),
             finishes: VecDeque::new(),
             finishes_alone: 0,
             claim: Lane::new(LaneKind::Claim),
@@ -138,7 +149,9 @@ impl Worker {
             poll_at: now,
             reclaim_at: now,
             heartbeat_at: None,
+            heartbeat_rest: VecDeque::new(),
             actions: VecDeque::new(),
+            pumped: true,
         }
     }
 
@@ -161,11 +174,14 @@ impl Worker {
             Input::RunEnded { run, ended } => self.run_ended(run, ended),
             Input::ShutdownRequested => self.shutdown_requested(),
         }
-        self.pump();
+        self.pumped = false;
     }
 
     /// The next thing to do, until there is none.
     pub fn poll_action(&mut self) -> Option<Action> {
+        if !std::mem::replace(&mut self.pumped, true) {
+            self.pump();
+        }
         self.actions.pop_front()
     }
 
@@ -177,13 +193,14 @@ impl Worker {
             self.finish.waits_until(),
             self.heartbeat.waits_until(),
             self.heartbeat_at.filter(|_| self.heartbeat.is_idle()),
-            self.runs.next_timer(self.config.lease),
+            self.runs.next_timer(),
         ];
         let of_phase = match self.phase {
             Phase::Stopped => return None,
-            Phase::Draining { until } => [Some(until), None, None, None],
+            Phase::Draining { until } => [Some(until), None, None, None, None],
             Phase::Running => [
                 Some(self.poll_at),
+                self.ready.overdue_at(),
                 self.demand.next_due(),
                 self.reclaim.waits_until(),
                 Some(self.reclaim_at).filter(|_| self.reclaim.is_idle()),
@@ -213,6 +230,7 @@ impl Worker {
             }
         }
         self.abort_due();
+        self.release_overdue();
         self.demand.want_due(now);
         if self.poll_at <= now {
             self.demand.want_all();
@@ -229,6 +247,9 @@ impl Worker {
 
     /// Sends whatever can be sent now.
     fn pump(&mut self) {
+        if self.phase == Phase::Running {
+            self.start_ready();
+        }
         if self.finish.is_idle() {
             self.start_finish();
         }
@@ -324,6 +345,7 @@ impl Worker {
         let abort_at = self.now.saturating_add(self.config.shutdown_timeout);
         let until = abort_at.saturating_add(SETTLE_TIMEOUT);
         self.phase = Phase::Draining { until };
+        self.release_ready();
         let abort_at = if planted(Bug::ShutdownNeverAborts) {
             Timestamp::MAX
         } else {
@@ -342,7 +364,7 @@ impl Worker {
     }
 
     fn abort_due(&mut self) {
-        for run in self.runs.abort_due(self.now) {
+        for run in self.runs.abort_due(self.now, self.config.lease) {
             self.actions.push_back(Action::Abort(run));
         }
     }

@@ -1,6 +1,7 @@
 //! The runs that a worker has claimed and not yet settled.
 
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
+use std::collections::btree_map::{BTreeMap, Entry};
 use std::time::Duration;
 
 use crate::ids::{JobType, Run};
@@ -14,6 +15,10 @@ use crate::time::Timestamp;
 pub(super) struct Runs {
     runs: BTreeMap<Run, RunState>,
     executing: u32,
+    finishing: u32,
+    /// No lease lapses and nothing is to be aborted before this. Kept, so that not
+    /// every look at the timer goes through all runs.
+    quiet_until: Option<Timestamp>,
 }
 
 #[derive(Clone, Debug)]
@@ -21,7 +26,8 @@ pub(super) struct RunState {
     pub(super) job_type: JobType,
     pub(super) attempt: u32,
     pub(super) phase: RunPhase,
-    /// When its runner started, on the worker's clock.
+    /// When its runner started, on the worker's clock; before that, when it was
+    /// claimed.
     started_at: Timestamp,
     /// When the command that last renewed the lease was sent: the store renewed
     /// it no earlier.
@@ -36,6 +42,8 @@ pub(super) struct RunState {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RunPhase {
+    /// It waits for a place.
+    Ready,
     /// The runner is at work.
     Executing,
     /// The runner has been aborted and has not ended yet.
@@ -52,21 +60,40 @@ impl RunState {
 }
 
 impl Runs {
-    /// Takes in at `now` a job that a claim took which was sent at `sent_at`.
-    pub(super) fn insert(&mut self, now: Timestamp, sent_at: Timestamp, job: &ClaimedJob) {
-        let state = RunState {
+    /// Takes in at `now` a job that a claim took which was sent at `sent_at`, unless it
+    /// is known. Returns whether it was not.
+    pub(super) fn insert(&mut self, now: Timestamp, sent_at: Timestamp, job: &ClaimedJob) -> bool {
+        let Entry::Vacant(entry) = self.runs.entry(job.run) else {
+            return false;
+        };
+        entry.insert(RunState {
             job_type: job.job_type.clone(),
             attempt: job.attempt,
-            phase: RunPhase::Executing,
+            phase: RunPhase::Ready,
             started_at: now,
             renewed_at: sent_at,
             told_lost: false,
             lost: false,
             abort_at: None,
-        };
-        if self.runs.insert(job.run, state).is_none() {
-            self.executing += 1;
+        });
+        true
+    }
+
+    /// Its runner starts at `now`, unless its lease may have run out. Returns whether
+    /// it does.
+    pub(super) fn start(&mut self, run: Run, now: Timestamp, lease: Duration) -> bool {
+        let state = self.runs.get_mut(&run).expect("what is ready is known");
+        let lapses_at = state.renewed_at.saturating_add(lease);
+        if state.lost || now >= lapses_at {
+            return false;
         }
+        state.phase = RunPhase::Executing;
+        if !planted(Bug::RunCountsFromClaim) {
+            state.started_at = now;
+        }
+        self.executing += 1;
+        self.quiet_until = earlier(self.quiet_until, lapses_at);
+        true
     }
 
     /// Runs whose runner has not ended.
@@ -79,35 +106,41 @@ impl Runs {
         self.runs.len()
     }
 
-    pub(super) fn contains(&self, run: Run) -> bool {
-        self.runs.contains_key(&run)
-    }
-
     pub(super) fn get(&self, run: Run) -> Option<&RunState> {
         self.runs.get(&run)
     }
 
-    /// The runner has ended, its end has yet to be recorded.
+    /// Runs whose end is not recorded yet.
+    pub(super) fn unrecorded(&self) -> u32 {
+        self.finishing
+    }
+
+    /// The runner has ended, or never started; that has yet to be recorded.
     pub(super) fn finishing(&mut self, run: Run) {
         let state = self.runs.get_mut(&run).expect("the caller knows the run");
-        if state.phase != RunPhase::Finishing {
-            self.executing -= 1;
-            state.phase = RunPhase::Finishing;
-        }
+        let before = std::mem::replace(&mut state.phase, RunPhase::Finishing);
+        self.left(before);
+        self.finishing += 1;
     }
 
     /// The run is settled, or lost. Returns it if it was there.
     pub(super) fn remove(&mut self, run: Run) -> Option<RunState> {
         let state = self.runs.remove(&run)?;
-        if state.phase != RunPhase::Finishing {
-            self.executing -= 1;
-        }
+        self.left(state.phase);
         Some(state)
     }
 
+    fn left(&mut self, phase: RunPhase) {
+        match phase {
+            RunPhase::Ready => {}
+            RunPhase::Executing | RunPhase::Aborting => self.executing -= 1,
+            RunPhase::Finishing => self.finishing -= 1,
+        }
+    }
+
     /// The runs whose leases this worker has to keep, the longest not renewed
-    /// first, at most `len_max` of them.
-    pub(super) fn leased(&self, len_max: usize) -> Vec<Run> {
+    /// first.
+    pub(super) fn leased(&self) -> VecDeque<Run> {
         let leased = self.runs.iter().filter(|(_, state)| {
             let skipped = planted(Bug::HeartbeatsSkipEnded) && state.phase == RunPhase::Finishing;
             !state.lost && !skipped
@@ -115,10 +148,7 @@ impl Runs {
         let mut leased: Vec<_> = leased
             .map(|(run, state)| (state.renewed_at, *run))
             .collect();
-        if leased.len() > len_max {
-            leased.sort();
-            leased.truncate(len_max);
-        }
+        leased.sort_unstable();
         leased.into_iter().map(|(_, run)| run).collect()
     }
 
@@ -136,7 +166,12 @@ impl Runs {
             Some(state) if state.phase == RunPhase::Executing && !state.lost => {
                 state.lost = true;
                 state.abort_by(abort_at);
+                self.quiet_until = earlier(self.quiet_until, abort_at);
                 !std::mem::replace(&mut state.told_lost, true)
+            }
+            Some(state) if state.phase == RunPhase::Ready => {
+                state.lost = true;
+                false
             }
             _ => false,
         }
@@ -145,6 +180,7 @@ impl Runs {
     /// Every runner is aborted at `abort_at`, unless earlier. Returns those that
     /// are at work.
     pub(super) fn abort_all_at(&mut self, abort_at: Timestamp) -> Vec<Run> {
+        self.quiet_until = earlier(self.quiet_until, abort_at);
         let executing = self
             .runs
             .iter_mut()
@@ -160,37 +196,61 @@ impl Runs {
     /// The runners to tell that their lease may have run out at `now`, since it
     /// could not be renewed for `lease`.
     pub(super) fn lapsed(&mut self, now: Timestamp, lease: Duration) -> Vec<Run> {
+        if self.is_quiet(now) {
+            return Vec::new();
+        }
         let lapsed = self
             .runs
             .iter_mut()
             .filter(|(_, state)| state.lapses_at(lease).is_some_and(|at| at <= now));
-        lapsed
+        let lapsed = lapsed
             .map(|(run, state)| {
                 state.told_lost = true;
                 *run
             })
-            .collect()
+            .collect();
+        self.look_ahead(lease);
+        lapsed
     }
 
     /// The runners to abort at `now`.
-    pub(super) fn abort_due(&mut self, now: Timestamp) -> Vec<Run> {
+    pub(super) fn abort_due(&mut self, now: Timestamp, lease: Duration) -> Vec<Run> {
+        if self.is_quiet(now) {
+            return Vec::new();
+        }
         let due = self
             .runs
             .iter_mut()
             .filter(|(_, state)| state.aborts_at().is_some_and(|at| at <= now));
-        due.map(|(run, state)| {
-            state.phase = RunPhase::Aborting;
-            *run
-        })
-        .collect()
+        let due = due
+            .map(|(run, state)| {
+                state.phase = RunPhase::Aborting;
+                *run
+            })
+            .collect();
+        self.look_ahead(lease);
+        due
     }
 
-    /// When [`Runs::lapsed`] or [`Runs::abort_due`] next has something to say.
-    pub(super) fn next_timer(&self, lease: Duration) -> Option<Timestamp> {
+    fn look_ahead(&mut self, lease: Duration) {
         let states = self.runs.values();
         let times = states.flat_map(|state| [state.lapses_at(lease), state.aborts_at()]);
-        times.flatten().min()
+        self.quiet_until = times.flatten().min();
     }
+
+    /// When [`Runs::lapsed`] or [`Runs::abort_due`] may next have something to say;
+    /// leases that were renewed since can make it too early.
+    pub(super) fn next_timer(&self) -> Option<Timestamp> {
+        self.quiet_until
+    }
+
+    fn is_quiet(&self, now: Timestamp) -> bool {
+        self.quiet_until.is_none_or(|until| now < until)
+    }
+}
+
+fn earlier(first: Option<Timestamp>, second: Timestamp) -> Option<Timestamp> {
+    Some(first.map_or(second, |first| first.min(second)))
 }
 
 impl RunState {

@@ -10,6 +10,7 @@ use job::backend::Backend;
 use job::{JobPollerConfig, JobSvcConfig, JobSvcConfigBuilder};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
+use tokio::runtime::{Builder, Runtime};
 
 use crate::source::Source;
 
@@ -135,6 +136,12 @@ fn build<B: Backend + fmt::Debug>(
     }
 }
 
+/// Pools are made inside of one.
+fn runtime() -> Runtime {
+    let runtime = Builder::new_current_thread().build();
+    runtime.expect("a runtime needs nothing")
+}
+
 fn postgres(source: &mut Source<'_>) {
     let (mut builder, poller) = gather(source, JobSvcConfig::builder());
     let url = source.maybe(|source| format!("postgres://u:{PASSWORD}@{}", source.text()));
@@ -148,8 +155,7 @@ fn postgres(source: &mut Source<'_>) {
     if let Some(url) = &url {
         builder = builder.pg_con(url);
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().build();
-    let runtime = runtime.expect("a runtime needs nothing");
+    let runtime = runtime();
     if own_pool {
         let _inside = runtime.enter();
         // Opens nothing.
@@ -188,8 +194,7 @@ fn sqlite(source: &mut Source<'_>) {
     if let Some(path) = &path {
         builder = builder.path(path);
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().build();
-    let runtime = runtime.expect("a runtime needs nothing");
+    let runtime = runtime();
     if own_pool {
         let _inside = runtime.enter();
         let pool = SqlitePoolOptions::new().connect_lazy_with(SqliteConnectOptions::new());

@@ -106,8 +106,12 @@ fn finished(
             *next
         }
     };
+    let crashes = match outcome {
+        Outcome::Released => change.before.map_or(0, |before| before.crashes),
+        _ => 0,
+    };
     ensure!(
-        after.attempt == expected && after.crashes == 0,
+        after.attempt == expected && after.crashes == crashes,
         "attempts.next",
         "attempt {attempt} ended by {:?}, and attempt {} after {} crashes follows",
         outcome.end(),

@@ -9,6 +9,7 @@ use job_engine::store::Written;
 use job_engine::worker::{Ended, StopReason};
 use job_engine::{Command, Fence, JobId, Payload, Reply, Run, StoreError, Timestamp, WorkerId};
 
+use super::capacity::Ahead;
 use super::claims::Owed;
 use super::obligations::Obligations;
 use super::pace::Pace;
@@ -164,6 +165,7 @@ pub(super) struct WorkerBook {
     pub(super) disturbed_until: u64,
     /// What its runners are at, by run.
     pub(super) executing: BTreeSet<Run>,
+    pub(super) ahead: Ahead,
     pub(super) owed: Owed,
     pub(super) pace: Pace,
     pub(super) repeats: Repeats,
@@ -223,6 +225,7 @@ impl Books {
                     knobs: clamped(&worker.knobs),
                     disturbed_until: 0,
                     executing: BTreeSet::new(),
+                    ahead: Ahead::default(),
                     owed: Owed::default(),
                     pace: Pace::default(),
                     repeats: Repeats::default(),
@@ -331,6 +334,7 @@ impl Books {
                     worker.listening = false;
                     worker.shutdown_us = None;
                     worker.executing.clear();
+                    worker.ahead = Ahead::default();
                     worker.owed = Owed::default();
                     worker.pace = Pace::default();
                     worker.repeats = Repeats::default();

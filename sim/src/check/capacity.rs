@@ -1,48 +1,275 @@
-//! A worker runs no more jobs than it may, and asks for no more than it has
-//! room for.
+//! A worker runs no more jobs than it may, asks for no more than it has use for, and
+//! lets none wait that has a place, or that will not get one soon.
 
-use job_engine::Command;
+use std::collections::{BTreeMap, VecDeque};
 
-use super::books::Books;
+use job_engine::limits::BATCH_LEN_MAX;
+use job_engine::store::{Claimed, ClaimedJob, Finish};
+use job_engine::{Command, Reply, Run};
+
+use super::books::{Books, WorkerBook};
+use super::pace::SentClaim;
 use super::{Verdict, Violation};
-use crate::event::Event;
-use crate::scenario::job_key;
+use crate::event::{Event, Who};
+use crate::scenario::{job_key, type_place};
 
-pub(super) fn event(books: &Books, event: &Event<'_>) -> Verdict {
+/// How late something may be, in microseconds.
+const SLACK_US: u64 = 150_000;
+/// How late a worker may hear that a run has ended.
+const HEARD_US: u64 = 20_000;
+/// So many jobs may be claimed ahead for each run that ended during the last claim.
+const AHEAD_FACTOR: u32 = 4;
+/// And by so much, as a share, it is less at most than it was before.
+const AHEAD_DECAY: u32 = 8;
+/// A job that was claimed ahead may wait for so long, in microseconds, or for so many
+/// times what its claim took, but not for longer than half its lease.
+const KEPT_US: u64 = 1_000_000;
+const KEPT_CLAIMS: u64 = 8;
+const KEPT_MAX_US: u64 = 5_000_000;
+
+/// The jobs that a worker has claimed ahead of their places.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Ahead {
+    ready: BTreeMap<Run, Waits>,
+    /// How many it might hold when it sent its last claim, running or not.
+    held_max: usize,
+    /// When the runs ended of which it heard since then, true time.
+    ended_us: VecDeque<u64>,
+    sent_us: u64,
+    /// When that claim was answered, if it was.
+    answered_us: Option<u64>,
+    /// What [`Ahead::max`] was before: a claim that fails teaches nothing.
+    max_before: u32,
+    kept_us: u64,
+    /// Since when there has been a place for one that waits.
+    idle_since: Option<u64>,
+}
+
+/// A job that waits for a place, true time.
+#[derive(Clone, Copy, Debug)]
+struct Waits {
+    since_us: u64,
+    /// Until then it is not put back, for certain.
+    held_us: u64,
+}
+
+impl Ahead {
+    /// How many jobs beyond its places it may hold, after its last claim.
+    fn max(&self) -> u32 {
+        let Some(answered_us) = self.answered_us else {
+            return self.max_before;
+        };
+        let heard_us = answered_us + HEARD_US;
+        let during = self.ended_us.iter();
+        let during = during.filter(|ended_us| **ended_us <= heard_us).count();
+        let during = u32::try_from(during).unwrap_or(u32::MAX);
+        let max = during.saturating_mul(AHEAD_FACTOR);
+        let before = self.max_before - self.max_before.div_ceil(AHEAD_DECAY);
+        max.min(2 * BATCH_LEN_MAX as u32).max(before)
+    }
+
+    fn claim_sent(&mut self, now_us: u64, jobs_max: u32) {
+        self.max_before = self.max();
+        self.answered_us = None;
+        self.held_max = (jobs_max + self.max_before) as usize;
+        let before_us = now_us.saturating_sub(HEARD_US);
+        self.ended_us.retain(|ended_us| *ended_us >= before_us);
+        self.sent_us = now_us;
+    }
+
+    fn claim_answered(&mut self, now_us: u64, lease_us: u64) {
+        self.answered_us = Some(now_us);
+        let took_us = now_us - self.sent_us;
+        self.kept_us = (took_us * KEPT_CLAIMS)
+            .clamp(KEPT_US, KEPT_MAX_US)
+            .min(lease_us / 2);
+    }
+
+    fn wait(&mut self, run: Run, now_us: u64, lease_us: u64) {
+        // Nor is it started once its lease may have run out.
+        let until_us = (now_us + self.kept_us).min(self.sent_us + lease_us);
+        let for_us = until_us.saturating_sub(now_us);
+        let held_us = now_us + for_us.saturating_sub(for_us / 100 + SLACK_US);
+        let waits = Waits {
+            since_us: now_us,
+            held_us,
+        };
+        self.ready.entry(run).or_insert(waits);
+    }
+
+    /// Of the jobs that wait, those that it has not put back by now, for certain.
+    fn held(&self, now_us: u64) -> usize {
+        let held = self.ready.values().filter(|waits| now_us < waits.held_us);
+        held.count()
+    }
+}
+
+pub(super) fn event(books: &mut Books, event: &Event<'_>) -> Verdict {
+    let Some(who) = concerned(event) else {
+        return Ok(());
+    };
+    let now_us = books.now.true_us;
+    let all_disturbed_until = books.all_disturbed_until;
+    let over = |books: &Books, run: Run| {
+        let run = books.run(run);
+        run.is_some_and(|run| run.started_us.is_some() || run.ended.is_some())
+    };
+    let fresh: Vec<Run> = match event {
+        Event::Answered {
+            result: Ok(Reply::Claimed(claimed)),
+            ..
+        } => {
+            let jobs = claimed.jobs.iter();
+            jobs.filter(|job| !over(books, job.run) && may_wait(books, who, job))
+                .map(|job| job.run)
+                .collect()
+        }
+        _ => Vec::new(),
+    };
+    let Some(worker) = books.worker_mut(who).filter(|worker| worker.is_up(who)) else {
+        return Ok(());
+    };
     match event {
-        Event::Started { who, job } => {
-            let Some(worker) = books.worker(*who) else {
-                return Ok(());
-            };
-            let (running, jobs_max) = (worker.executing.len(), worker.knobs.jobs_max.max(1));
-            if running >= jobs_max as usize {
-                return Err(Violation::new(
-                    "capacity.exceeded",
-                    format!("{who} starts a job while {running} run, and may run {jobs_max}"),
-                )
-                .of_job(job_key(job.run.job))
-                .of(*who));
-            }
+        Event::Started { job, .. } => {
+            exceeded(worker, job.run)?;
+            worker.ahead.ready.remove(&job.run);
         }
-        Event::Sent {
+        Event::Ended { .. } => worker.ahead.ended_us.push_back(now_us),
+        Event::Sent { call, command } if call.is_of_engine() => match command {
+            Command::Claim(claim) => {
+                if !claim.repeat {
+                    asked(worker, command, now_us)?;
+                }
+                let jobs_max = worker.knobs.jobs_max;
+                worker.ahead.claim_sent(now_us, jobs_max);
+            }
+            Command::Finish(finishes) => {
+                for Finish { run, .. } in finishes {
+                    worker.ahead.ready.remove(run);
+                }
+            }
+            _ => {}
+        },
+        Event::Answered {
             call,
-            command: command @ Command::Claim(claim),
-        } if call.is_of_engine() && !claim.repeat => {
-            let Some(worker) = books.worker(call.who) else {
-                return Ok(());
-            };
-            let wanted: u32 = Books::quotas(command).map(|(_, jobs_max)| jobs_max).sum();
-            let running = worker.executing.len() as u32;
-            let room = worker.knobs.jobs_max.max(1).saturating_sub(running);
-            if wanted > room {
-                return Err(Violation::new(
-                    "capacity.asked",
-                    format!("{} asks for {wanted} jobs with room for {room}", call.who),
-                )
-                .of(call.who));
-            }
-        }
+            result: Ok(Reply::Claimed(claimed)),
+        } if call.is_of_engine() => answered(worker, claimed, &fresh, now_us),
+        Event::ShutdownAsked { .. } => worker.ahead.ready.clear(),
         _ => {}
     }
-    Ok(())
+    waits(worker, event, all_disturbed_until, now_us)
+}
+
+/// A crash that is not its own costs a job one attempt at most, and not its last.
+fn may_wait(books: &Books, who: Who, job: &ClaimedJob) -> bool {
+    let of_type = &books.scenario.types[type_place(&job.job_type) as usize];
+    books.worker(who).is_some_and(|worker| {
+        let retry = of_type.retry(worker.knobs.edition);
+        let one_crash = [retry.attempts_max, retry.crashes_max].contains(&Some(1));
+        job.attempt <= 1 && !one_crash
+    })
+}
+
+fn exceeded(worker: &WorkerBook, run: Run) -> Verdict {
+    let (running, jobs_max) = (worker.executing.len(), worker.knobs.jobs_max);
+    if running < jobs_max as usize {
+        return Ok(());
+    }
+    let who = worker.who();
+    let text = format!("{who} starts a job while {running} run, and may run {jobs_max}");
+    let violation = Violation::new("capacity.exceeded", text);
+    Err(violation.of_job(job_key(run.job)).of(who))
+}
+
+fn asked(worker: &WorkerBook, command: &Command, now_us: u64) -> Verdict {
+    let wanted: u32 = Books::quotas(command).map(|(_, jobs_max)| jobs_max).sum();
+    let held = worker.executing.len() + worker.ahead.held(now_us);
+    let held_max = (worker.knobs.jobs_max + worker.ahead.max()) as usize;
+    let room = held_max.saturating_sub(held);
+    if wanted as usize <= room {
+        return Ok(());
+    }
+    let text = format!(
+        "{} asks for {wanted} jobs; it has {held}, of which {} run, and use for {room}",
+        worker.who(),
+        worker.executing.len()
+    );
+    Err(Violation::new("capacity.asked", text).of(worker.who()))
+}
+
+fn answered(worker: &mut WorkerBook, claimed: &Claimed, fresh: &[Run], now_us: u64) {
+    let asked_for: u32 = worker.pace.claim().map_or(0, |sent: SentClaim| {
+        sent.quotas().map(|(_, jobs_max)| jobs_max).sum()
+    });
+    let executing = worker.executing.len();
+    let draining = worker.shutdown_us.is_some();
+    let lease_us = worker.knobs.lease_ms.max(40) * 1_000;
+    let ahead = &mut worker.ahead;
+    ahead.claim_answered(now_us, lease_us);
+    // What it did not ask for it may put back at once.
+    if draining || claimed.jobs.len() > asked_for as usize {
+        return;
+    }
+    for run in fresh {
+        if executing + ahead.ready.len() < ahead.held_max {
+            ahead.wait(*run, now_us, lease_us);
+        }
+    }
+}
+
+/// Nothing waits without need.
+fn waits(
+    worker: &mut WorkerBook,
+    event: &Event<'_>,
+    all_disturbed_until: u64,
+    now_us: u64,
+) -> Verdict {
+    let who = worker.who();
+    let places = worker.executing.len() < worker.knobs.jobs_max as usize;
+    let busy = worker.shutdown_us.is_some() || worker.paused || worker.pace.is_recording();
+    let disturbed_until = worker.disturbed_until.max(all_disturbed_until);
+    let ahead = &mut worker.ahead;
+    // These change what is looked at.
+    let changes = matches!(event, Event::Ended { .. } | Event::Started { .. });
+    let held = ahead.held(now_us);
+    if held == 0 || !places || worker.paused || changes {
+        ahead.idle_since = None;
+    } else {
+        let since_us = *ahead.idle_since.get_or_insert(now_us);
+        if now_us > since_us.max(disturbed_until) + SLACK_US {
+            let text = format!(
+                "{who} has had a place since {since_us} us, and at {now_us} us has not started \
+                 any of {held} jobs that wait for one"
+            );
+            return Err(Violation::new("capacity.idle", text).of(who));
+        }
+    }
+    let oldest = ahead.ready.iter().min_by_key(|(_, waits)| waits.since_us);
+    let Some((run, Waits { since_us, .. })) = oldest.filter(|_| !busy) else {
+        return Ok(());
+    };
+    let until_us = (*since_us).max(disturbed_until) + ahead.kept_us + ahead.kept_us / 100;
+    if now_us <= until_us + SLACK_US {
+        return Ok(());
+    }
+    let text = format!(
+        "{who} has claimed the job at {since_us} us ahead of a place for it, and at {now_us} us \
+         has neither started it nor put it back"
+    );
+    let violation = Violation::new("capacity.kept", text);
+    Err(violation.of_job(job_key(run.job)).of(who))
+}
+
+/// Whose doing an event is.
+fn concerned(event: &Event<'_>) -> Option<Who> {
+    match event {
+        Event::Sent { call, .. } | Event::Answered { call, .. } => Some(call.who),
+        Event::Woken { who, .. }
+        | Event::Started { who, .. }
+        | Event::Ended { who, .. }
+        | Event::ShutdownAsked { who }
+        | Event::Paused { who }
+        | Event::Resumed { who } => Some(*who),
+        _ => None,
+    }
 }

@@ -83,6 +83,12 @@ impl Pace {
         self.lanes[FINISH].in_flight == Some(op)
     }
 
+    /// Whether ends are on their way, or wait until they may be sent again.
+    pub(super) fn is_recording(&self) -> bool {
+        let lane = self.lanes[FINISH];
+        lane.in_flight.is_some() || lane.failures > 0
+    }
+
     /// Since when no heartbeat is under way, true time; `None` while one is.
     pub(super) fn heartbeat_silent_since(&self) -> Option<u64> {
         let lane = self.lanes[HEARTBEAT];

@@ -220,11 +220,19 @@ impl<S: Store, R: RunJob> Driver<S, R> {
                     Wake::Restored => Input::Listening(true),
                 },
             };
-            if let Some(point) = point_before(&input) {
-                fault_point(self.worker.id(), point).await;
+            self.handle_input(input).await;
+            // Those that ended together are recorded together.
+            while let Some((run, ended)) = self.runs.next_now() {
+                self.handle_input(Input::RunEnded { run, ended }).await;
             }
-            self.worker.handle_input(self.clock.timestamp(), input);
         }
+    }
+
+    async fn handle_input(&mut self, input: Input) {
+        if let Some(point) = point_before(&input) {
+            fault_point(self.worker.id(), point).await;
+        }
+        self.worker.handle_input(self.clock.timestamp(), input);
     }
 
     async fn perform_actions(&mut self) {

@@ -10,7 +10,7 @@ use job_engine::planted::{Bug, planted};
 use job_engine::store::ClaimedJob;
 use job_engine::worker::{Ended, StopReason};
 use job_engine::{ErrorText, JobType, Run, WorkerId};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 
 use super::RunJob;
 use super::signal::{StopSender, StopSignal};
@@ -98,9 +98,19 @@ impl RunTasks {
     /// The next run that ends; `None` while there is none. Cancel safe.
     pub(super) async fn next(&mut self) -> Option<(Run, Ended)> {
         let joined = self.tasks.join_next().await?;
+        Some(self.ended(joined))
+    }
+
+    /// A run that has ended by now.
+    pub(super) fn next_now(&mut self) -> Option<(Run, Ended)> {
+        let joined = self.tasks.try_join_next()?;
+        Some(self.ended(joined))
+    }
+
+    fn ended(&mut self, joined: Result<(Run, Ended, BusyGuard), JoinError>) -> (Run, Ended) {
         let (run, ended, _busy) = joined.expect("run tasks catch panics, nobody aborts them");
         self.controls.remove(&run);
-        Some((run, ended))
+        (run, ended)
     }
 }
 

@@ -1,0 +1,194 @@
+//! Jobs that are claimed ahead of their places.
+
+use super::*;
+
+/// A worker with two places, which it knows to be quick: its first two runs ended
+/// during one claim. Two runs are at work, four jobs are ready. Every answer of the store
+/// took so long.
+fn quick(answer_takes: Duration) -> Bench {
+    let mut bench = Bench::with(|config| {
+        config.jobs_max = 2;
+        config.jobs_min = 2;
+        config.poll_interval_deaf = secs(3600);
+    });
+    bench.spawn_many(1..=100);
+    bench.pass(Duration::ZERO);
+    bench.connected = false;
+    for n in 0..2 {
+        let run = bench.started[n].run;
+        bench.end(run, Ended::Completed);
+    }
+    while !bench.wire.is_empty() {
+        bench.pass(answer_takes);
+        bench.answer();
+    }
+    bench.connected = true;
+    assert_eq!((bench.started.len(), bench.ready().len()), (4, 4));
+    bench
+}
+
+impl Bench {
+    /// The jobs that run by the store and were not started.
+    fn ready(&self) -> Vec<JobId> {
+        let claimed = self.model.jobs();
+        let claimed = claimed.filter(|job| job.state() == State::Running);
+        let waits = |id: &JobId| self.started.iter().all(|started| started.run.job != *id);
+        claimed.map(|job| job.id).filter(waits).collect()
+    }
+
+    fn end_started(&mut self, nth: usize) {
+        let run = self.started[nth].run;
+        self.end(run, Ended::Completed);
+    }
+}
+
+#[test]
+fn nothing_is_claimed_ahead_while_runs_outlast_the_claims() {
+    let mut bench = Bench::new();
+    bench.spawn_many(1..=100);
+    bench.pass(Duration::ZERO);
+    for nth in 0..20 {
+        assert_eq!((bench.started.len(), bench.ready().len()), (nth + 4, 0));
+        bench.end_started(nth);
+    }
+}
+
+#[test]
+fn what_is_ready_starts_without_a_round_trip() {
+    let mut bench = quick(Duration::ZERO);
+    bench.connected = false;
+    for nth in 2..6 {
+        bench.end_started(nth);
+        assert_eq!(bench.started.len(), nth + 3);
+    }
+    let order: Vec<u128> = bench
+        .started
+        .iter()
+        .map(|job| job.run.job.0.as_u128())
+        .collect();
+    assert_eq!(order, [1, 2, 3, 4, 5, 6, 7, 8]);
+}
+
+#[test]
+fn what_finds_no_place_in_time_is_put_back() {
+    let mut bench = quick(Duration::ZERO);
+    let ready = bench.ready();
+    bench.pass(secs(1) - Duration::from_micros(1));
+    assert_eq!(bench.ready(), ready);
+    bench.pass(Duration::from_micros(1));
+    assert!(bench.ready().is_empty());
+    for job in ready {
+        assert_eq!(bench.ends(job), [RunEnd::Released]);
+        assert_eq!(bench.job(job).state(), State::Pending);
+    }
+    // What runs goes on, and there is no place for more.
+    assert_eq!((bench.started.len(), bench.stops.len()), (4, 0));
+}
+
+#[test]
+fn where_claims_are_slow_what_is_ready_waits_for_longer() {
+    let mut bench = quick(secs(2));
+    bench.pass(secs(5) - Duration::from_micros(1));
+    assert_eq!(bench.ready().len(), 4);
+    bench.pass(Duration::from_micros(1));
+    assert!(bench.ready().is_empty());
+}
+
+#[test]
+fn the_leases_of_what_is_ready_are_renewed() {
+    let mut bench = quick(secs(2));
+    bench.connected = false;
+    bench.pass(secs(4));
+    let renewed = bench.wire.iter().find_map(|(_, command)| match command {
+        Command::Heartbeat(heartbeat) => Some(heartbeat.runs.len()),
+        _ => None,
+    });
+    assert_eq!(renewed, Some(6));
+}
+
+#[test]
+fn what_is_ready_is_not_started_once_its_lease_may_have_run_out() {
+    let mut bench = quick(Duration::ZERO);
+    let ready = bench.ready();
+    // The worker stands still, and does not see the timer.
+    bench.connected = false;
+    bench.now = bench.now.saturating_add(LEASE);
+    bench.end_started(2);
+    assert_eq!(bench.started.len(), 4);
+    bench.connected = true;
+    bench.answer();
+    for job in ready {
+        assert_eq!(bench.ends(job), [RunEnd::Released]);
+    }
+}
+
+#[test]
+fn a_shutdown_puts_back_at_once_what_is_ready() {
+    let mut bench = quick(Duration::ZERO);
+    let ready = bench.ready();
+    bench.input(Input::ShutdownRequested);
+    for job in ready {
+        assert_eq!(bench.ends(job), [RunEnd::Released]);
+    }
+    assert_eq!(bench.stops.len(), 2);
+    for nth in 2..4 {
+        bench.end_started(nth);
+    }
+    assert!(bench.stopped);
+}
+
+/// A crash that is not its own costs a job one attempt at most.
+#[test]
+fn a_job_that_was_tried_before_does_not_wait_in_a_worker() {
+    let mut bench = Bench::with(|config| {
+        config.jobs_max = 2;
+        config.jobs_min = 2;
+        config.poll_interval_deaf = secs(3600);
+    });
+    bench.spawn_many(1..=100);
+    // Somebody else held them all, and died.
+    let mut stolen = stolen_claim();
+    if let Command::Claim(claim) = &mut stolen {
+        claim.quotas[0].jobs_max = 100;
+    }
+    bench.model.apply(bench.now, &stolen).unwrap();
+    bench.now = bench.now.saturating_add(LEASE);
+    bench.pass(Duration::ZERO);
+    assert_eq!(bench.started.len(), 2);
+    bench.connected = false;
+    for n in 0..2 {
+        bench.end_started(n);
+    }
+    while !bench.wire.is_empty() {
+        bench.answer();
+    }
+    assert!(bench.started.len() > 2);
+    assert!(bench.ready().is_empty());
+}
+
+#[test]
+fn nothing_is_claimed_ahead_of_a_type_for_which_one_crash_is_the_last() {
+    for fragile in [(Some(1), None), (None, Some(1))] {
+        let mut bench = Bench::with(|config| {
+            (config.jobs_max, config.jobs_min) = (2, 2);
+            (
+                config.types[0].retry.n_attempts,
+                config.types[0].crashes_max,
+            ) = fragile;
+            config.poll_interval_deaf = secs(3600);
+        });
+        bench.spawn_many(1..=100);
+        bench.pass(Duration::ZERO);
+        bench.connected = false;
+        for n in 0..2 {
+            bench.end_started(n);
+        }
+        while !bench.wire.is_empty() {
+            bench.answer();
+        }
+        assert!(bench.started.len() > 2);
+        assert!(bench.ready().is_empty());
+        let released = bench.model.jobs().flat_map(|job| &job.runs);
+        assert!(released.into_iter().all(|run| run.end == RunEnd::Completed));
+    }
+}
