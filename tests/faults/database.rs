@@ -124,6 +124,7 @@ async fn statements_that_are_cancelled_for_their_time_lose_and_double_nothing() 
     // application's that is short.
     set(ledger.pool(), "SET statement_timeout = ''100ms''").await;
     ledger.spawn(100, SHORT).await;
+    ledger.all_ended().await;
     set(ledger.pool(), "RESET statement_timeout").await;
     let balance = ledger.balance().await;
     println!("{balance:?}");

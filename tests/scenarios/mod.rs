@@ -62,6 +62,7 @@ on_every_backend![
     an_initializer_that_panics_counts_as_an_error,
     absurd_settings_do_no_harm,
     a_job_that_nobody_spawned_is_not_found,
+    jobs_are_spawned_together_or_not_at_all,
     many_jobs_run_once_each,
 ];
 
@@ -521,6 +522,56 @@ async fn a_job_that_nobody_spawned_is_not_found<B: TestBackend>() {
         error.to_string(),
         format!("there is no job with the id {id}")
     );
+}
+
+async fn jobs_are_spawned_together_or_not_at_all<B: TestBackend>() {
+    use job::JobSpec;
+    use job::backend::CallerTransaction;
+
+    // More than one command takes.
+    const JOBS: usize = 2_500;
+    let place = B::place().await;
+    let mut jobs = service::<B>(&place).await;
+    let spawner = jobs.add_initializer(TestInitializer::completing("bulk"));
+    assert!(spawner.spawn_all(Vec::new()).await.unwrap().is_empty());
+
+    let mut specs: Vec<_> = (0..JOBS)
+        .map(|at| JobSpec::new(JobId::new(), serde_json::json!(at)))
+        .collect();
+    let due_at = Utc::now() + TimeDelta::hours(1);
+    specs[JOBS - 1] = specs[JOBS - 1].clone().schedule_at(due_at);
+    let spawned = spawner.spawn_all(specs.clone()).await.unwrap();
+    let (told, asked) = (spawned.iter().map(|job| &job.id), &specs);
+    assert!(told.eq(asked.iter().map(|spec| &spec.id)));
+    let last = jobs.find(specs[JOBS - 1].id).await.unwrap();
+    let wait = last.due_at().unwrap() - due_at;
+    assert!(wait.num_microseconds().unwrap().abs() <= 1, "{wait}");
+
+    // In the last batch: the others are undone.
+    let mut more: Vec<_> = (0..JOBS)
+        .map(|_| JobSpec::new(JobId::new(), Value::Null))
+        .collect();
+    more[JOBS - 7].id = specs[0].id;
+    let error = spawner.spawn_all(more.clone()).await.unwrap_err();
+    assert!(matches!(error, JobError::DuplicateId(id) if id == specs[0].id));
+    for at in [0, 1_000, JOBS - 1] {
+        let found = jobs.find(more[at].id).await;
+        assert!(matches!(found, Err(JobError::NotFound(_))));
+    }
+    more[JOBS - 7].id = more[3].id;
+    let error = spawner.spawn_all(more.clone()).await.unwrap_err();
+    assert!(matches!(error, JobError::DuplicateId(id) if id == more[3].id));
+
+    more[JOBS - 7].id = JobId::new();
+    let mut transaction = B::begin(jobs.pool()).await;
+    let in_op = spawner.spawn_all_in_op(&mut transaction, more.clone());
+    assert_eq!(in_op.await.unwrap().len(), JOBS);
+    transaction.commit().await.unwrap();
+
+    jobs.start_poll().await.unwrap();
+    for spec in [&specs[0], &specs[JOBS - 2], &more[0], &more[JOBS - 1]] {
+        ended(&jobs, spec.id).await;
+    }
 }
 
 async fn many_jobs_run_once_each<B: TestBackend>() {

@@ -5,9 +5,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use job_engine::draw::Purpose;
+use job_engine::gather::Told;
 use job_engine::planted::{Bug, planted};
+use job_engine::store::{NewJob, Spawned};
 use job_engine::{Command, Entropy, JobType, Reply, StoreError, WorkerId};
-use job_tokio::{Announcer, ClockHandle, Store, Wakes};
+use job_tokio::{Announcer, ClockHandle, Spawns, Store, Wakes};
 use tokio::time::timeout;
 
 use crate::backend::{AtomicWrite, Backend};
@@ -26,6 +28,7 @@ pub(crate) struct Core<B: Backend> {
     clock: ClockHandle,
     wakes: Wakes,
     announcer: Announcer,
+    gathered: Spawns<B::Store>,
     worker: WorkerId,
     entropy: Entropy,
     spawns: AtomicU64,
@@ -41,6 +44,7 @@ impl<B: Backend> Core<B> {
     ) -> Self {
         Self {
             announcer: Announcer::start(store.clone()),
+            gathered: Spawns::new(store.clone(), clock.clone()),
             store,
             pool,
             clock,
@@ -109,6 +113,41 @@ impl<B: Backend> Core<B> {
         }
     }
 
+    /// Spawns a job, together with those that other tasks spawn at the same time.
+    pub(crate) async fn spawn(&self, job: &NewJob) -> Result<Spawned, StoreError> {
+        let command = Command::Spawn(vec![job.clone()]);
+        // One that is refused is not to take others along.
+        command.check()?;
+        if !job.unique_type {
+            let _busy = self.clock.busy();
+            match self.gathered.spawn(job.clone()).await {
+                Told::Spawned(spawned) => return Ok(spawned),
+                Told::Alone => {}
+            }
+        }
+        let reply = self.execute(&command).await?;
+        match &reply {
+            Reply::Spawned(spawned) if spawned.len() == 1 => Ok(spawned[0]),
+            _ => Err(unfitting(&reply)),
+        }
+    }
+
+    /// Carries out spawns in one transaction, and again while its outcome is unknown.
+    pub(crate) async fn spawn_all(&self, spawns: &[Command]) -> Result<Vec<Reply>, StoreError> {
+        let _busy = self.clock.busy();
+        let batches = u32::try_from(spawns.len()).unwrap_or(u32::MAX);
+        let limit = CALL_TIMEOUT.saturating_mul(batches.max(1));
+        let mut calls = 0;
+        loop {
+            calls += 1;
+            let call = self.store.spawn_all(self.clock.store_time(), spawns);
+            match within(limit, call).await {
+                Err(StoreError::Unknown(_)) if calls < CALLS_MAX => {}
+                result => return result,
+            }
+        }
+    }
+
     /// Carries out a command in a transaction of the caller, once.
     pub(crate) async fn execute_in(
         &self,
@@ -133,10 +172,13 @@ async fn within<T>(
 
 /// A store that answers another command than it was asked has a bug.
 pub(crate) fn wrong_reply(reply: &Reply) -> JobError {
+    JobError::Store(unfitting(reply))
+}
+
+fn unfitting(reply: &Reply) -> StoreError {
     debug_assert!(
         false,
         "the store sent the reply of another command: {reply:?}"
     );
-    let text = "the store sent the reply of another command".to_owned();
-    JobError::Store(StoreError::Failed(text))
+    StoreError::Failed("the store sent the reply of another command".to_owned())
 }

@@ -125,6 +125,7 @@ mod registry;
 mod runner;
 mod service;
 mod spawner;
+mod spec;
 mod trace;
 
 #[cfg(feature = "postgres")]
@@ -145,6 +146,7 @@ pub use migrate::IncludeMigrations;
 pub use runner::{CRASHES_MAX_DEFAULT, JobCompletion, JobInitializer, JobRunner};
 pub use service::Jobs;
 pub use spawner::JobSpawner;
+pub use spec::JobSpec;
 
 /// The quick start of the README, compiled.
 #[cfg(all(doctest, feature = "postgres"))]

@@ -12,8 +12,9 @@ use crate::backend::{Backend, DefaultBackend};
 use crate::{CurrentJob, Job, JobSpawner, JobType, RetrySettings};
 
 /// Crashes in a row after which a job ends as errored, unless its initializer
-/// says otherwise. All jobs of a process that crashes are counted, so the limit
-/// leaves room for the innocent ones.
+/// says otherwise. All jobs that a process holds when it crashes are counted, so the
+/// limit leaves room for the innocent ones. At their first attempt those can be jobs
+/// that were claimed ahead and wait for a place; later only those that run.
 pub const CRASHES_MAX_DEFAULT: u32 = 10;
 
 /// Describes a job type and makes a runner for each run of it.
@@ -34,8 +35,8 @@ pub trait JobInitializer<B: Backend = DefaultBackend>: Send + Sync + 'static {
     /// Default [`CRASHES_MAX_DEFAULT`].
     ///
     /// A crash is a lease that ran out, counted apart from errors. The count
-    /// starts again when a run ends in any other way, or had kept its lease for
-    /// long: for `max_backoff` times `attempt_reset_after_backoff_multiples`.
+    /// starts again when a run ends in any other way, apart from being put back, or had
+    /// kept its lease for long: for `max_backoff` times `attempt_reset_after_backoff_multiples`.
     fn crashes_max(&self) -> Option<u32> {
         Some(CRASHES_MAX_DEFAULT)
     }

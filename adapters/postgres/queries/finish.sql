@@ -43,7 +43,8 @@ WITH clock AS (
     SET state = 0,
         due_at = locked.due_at,
         attempt = locked.next_attempt,
-        crashes = 0,
+        -- 5 released, which says nothing about the job.
+        crashes = CASE WHEN locked.run_end = 5 THEN live.crashes ELSE 0 END,
         worker = NULL,
         claim_seq = NULL,
         claimed_at = NULL,

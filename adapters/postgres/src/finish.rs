@@ -4,9 +4,11 @@ use std::collections::BTreeSet;
 
 use job_engine::store::{Finish, Outcome, Written};
 use job_engine::{Due, Fence, JobId, Reply, Run, StoreError, Timestamp};
-use sqlx::PgConnection;
-use sqlx::postgres::PgRow;
 use sqlx::postgres::types::PgInterval;
+use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::query::Query;
+use sqlx::{PgConnection, Postgres};
+use uuid::Uuid;
 
 use crate::convert::{Time, count, due, get, get_runs, time, time_max};
 use crate::error::{reply_lost, store_error};
@@ -23,23 +25,22 @@ pub(crate) async fn finish(
     now: Option<Timestamp>,
     finishes: &[Finish],
 ) -> Result<Reply, StoreError> {
-    let (due_at, delay): (Vec<Option<Time>>, Vec<Option<PgInterval>>) =
-        finishes.iter().map(|f| next_due(&f.outcome)).unzip();
-    let rows = store
-        .query_on(owner, &store.sql().finish)
-        .bind(of(finishes, |f| f.run.job.0))
-        .bind(of(finishes, |f| f.run.fence.0))
-        .bind(of(finishes, |f| f.outcome.end().code()))
-        .bind(of(finishes, |f| f.outcome.error().map(|e| e.as_str())))
-        .bind(of(finishes, |f| next_attempt(&f.outcome)))
-        .bind(due_at)
-        .bind(delay)
-        .bind(now.map(time))
-        .bind(time_max())
-        .fetch_all(&mut *connection)
-        .await
-        .map_err(store_error)?;
-    let ended = get_runs(&rows).map_err(reply_lost)?;
+    // In which order it locks several is up to its plan, and so to the settings.
+    let ordered = owner == Owner::Worker || finishes.len() == 1;
+    let final_only = ordered && finishes.iter().all(|f| f.outcome.end().is_final());
+    let ended = if final_only {
+        let finish = store.query_on(owner, &store.sql().finish_final);
+        let row = bind_final(finish, now, finishes).fetch_one(&mut *connection);
+        let row = row.await.map_err(store_error)?;
+        let Some(ended) = some_ended(&row, finishes.len()).map_err(reply_lost)? else {
+            return Ok(Reply::Finished(vec![Written::Applied; finishes.len()]));
+        };
+        ended
+    } else {
+        let finish = store.query_on(owner, &store.sql().finish);
+        let rows = bind(finish, now, finishes).fetch_all(&mut *connection);
+        get_runs(&rows.await.map_err(store_error)?).map_err(reply_lost)?
+    };
     let repeated = if ended.len() == finishes.len() {
         BTreeSet::new()
     } else {
@@ -64,6 +65,23 @@ pub(crate) async fn finish(
         }
     });
     Ok(Reply::Finished(written.collect()))
+}
+
+/// Which runs were ended; `None` if all of `asked` were.
+fn some_ended(row: &PgRow, asked: usize) -> Result<Option<BTreeSet<Run>>, sqlx::Error> {
+    if usize::try_from(get::<i64>(row, "ended")?) == Ok(asked) {
+        return Ok(None);
+    }
+    let ids: Option<Vec<Uuid>> = get(row, "ids")?;
+    let fences: Option<Vec<i64>> = get(row, "fences")?;
+    let runs = ids.into_iter().flatten().zip(fences.into_iter().flatten());
+    Ok(Some(
+        runs.map(|(id, fence)| Run {
+            job: JobId(id),
+            fence: Fence(fence),
+        })
+        .collect(),
+    ))
 }
 
 /// When the job runs next, as a time or as a delay; neither if it does not.
@@ -93,6 +111,44 @@ fn ended_run(row: &PgRow) -> Result<(Run, i16), sqlx::Error> {
     Ok((run, get(row, "run_end")?))
 }
 
-fn of<'a, T>(finishes: &'a [Finish], field: impl Fn(&'a Finish) -> T) -> Vec<T> {
-    finishes.iter().map(field).collect()
+fn bind<'q>(
+    finish: Query<'q, Postgres, PgArguments>,
+    now: Option<Timestamp>,
+    finishes: &'q [Finish],
+) -> Query<'q, Postgres, PgArguments> {
+    let (due_at, delay): (Vec<Option<Time>>, Vec<Option<PgInterval>>) =
+        finishes.iter().map(|f| next_due(&f.outcome)).unzip();
+    finish
+        .bind(of(finishes, |f| f.run.job.0))
+        .bind(of(finishes, |f| f.run.fence.0))
+        .bind(of(finishes, |f| f.outcome.end().code()))
+        .bind(of(finishes, |f| f.outcome.error().map(|e| e.as_str())))
+        .bind(of(finishes, |f| next_attempt(&f.outcome)))
+        .bind(due_at)
+        .bind(delay)
+        .bind(now.map(time))
+        .bind(time_max())
+}
+
+/// In the order of their ids, in which the rows are to be locked.
+fn bind_final<'q>(
+    finish: Query<'q, Postgres, PgArguments>,
+    now: Option<Timestamp>,
+    finishes: &'q [Finish],
+) -> Query<'q, Postgres, PgArguments> {
+    let mut finishes: Vec<&Finish> = finishes.iter().collect();
+    finishes.sort_unstable_by_key(|f| f.run);
+    finish
+        .bind(of(finishes.iter().copied(), |f| f.run.job.0))
+        .bind(of(finishes.iter().copied(), |f| f.run.fence.0))
+        .bind(of(finishes.iter().copied(), |f| f.outcome.end().code()))
+        .bind(of(finishes, |f| f.outcome.error().map(|e| e.as_str())))
+        .bind(now.map(time))
+}
+
+fn of<'a, T>(
+    finishes: impl IntoIterator<Item = &'a Finish>,
+    field: impl Fn(&'a Finish) -> T,
+) -> Vec<T> {
+    finishes.into_iter().map(field).collect()
 }

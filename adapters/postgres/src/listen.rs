@@ -45,6 +45,32 @@ pub(crate) fn channel(schema: Option<&str>) -> String {
     channel
 }
 
+/// What stands between the tag of the announcer and the type.
+const TAG_END: char = '\n';
+
+/// Tells the announcements of one store from those of others, so that nobody is woken
+/// by his own: a spawn wakes the worker of its process by itself.
+pub(crate) fn new_tag() -> String {
+    // Seeded by the operating system; this names nothing that a seed has to replay.
+    format!("{:016x}", RandomState::new().build_hasher().finish())
+}
+
+/// What is sent: the tag of the announcer, none in a transaction of the application,
+/// and the type.
+pub(crate) fn payload_prefix(tag: Option<&str>) -> String {
+    format!("{}{TAG_END}", tag.unwrap_or_default())
+}
+
+/// The type that is announced, unless the announcer has this tag.
+fn announced<'a>(payload: &'a str, own: &str) -> Option<&'a str> {
+    match payload.split_once(TAG_END) {
+        Some((tag, _)) if tag == own => None,
+        Some((_, job_type)) => Some(job_type),
+        // Of somebody who announces by hand, or by an older version.
+        None => Some(payload),
+    }
+}
+
 /// Passes announcements on until the receiver is gone.
 pub(crate) async fn listen(store: &PostgresStore, wakes: mpsc::Sender<Wake>) {
     tokio::select! {
@@ -65,7 +91,7 @@ async fn reconnect_forever(store: &PostgresStore, wakes: &mpsc::Sender<Wake>) {
                     return;
                 }
                 let since = Instant::now();
-                let error = pass_on(&mut listener, wakes).await;
+                let error = pass_on(&mut listener, store.tag(), wakes).await;
                 tracing::warn!(%error, "lost the connection that listens, reconnecting");
                 if wakes.send(Wake::Lost).await.is_err() {
                     return;
@@ -102,11 +128,14 @@ async fn connect(store: &PostgresStore, channel: &str) -> Result<PgListener, sql
 }
 
 /// Passes announcements on until the connection breaks; returns why it did.
-async fn pass_on(listener: &mut PgListener, wakes: &mpsc::Sender<Wake>) -> sqlx::Error {
+async fn pass_on(listener: &mut PgListener, own: &str, wakes: &mpsc::Sender<Wake>) -> sqlx::Error {
     loop {
         match timeout(PING_INTERVAL, listener.try_recv()).await {
             Ok(Ok(Some(notification))) => {
-                match wakes.try_send(Wake::JobType(notification.payload().into())) {
+                let Some(job_type) = announced(notification.payload(), own) else {
+                    continue;
+                };
+                match wakes.try_send(Wake::JobType(job_type.into())) {
                     // A driver that is so far behind looks for jobs anyway.
                     Ok(()) | Err(TrySendError::Full(_)) => {}
                     Err(TrySendError::Closed(_)) => return broken("nobody listens"),
@@ -149,6 +178,17 @@ mod tests {
         assert_eq!(channel(Some("jobs")), "job_wake_jobs");
         let long = channel(Some(&"é".repeat(31)));
         assert!(long.len() <= CHANNEL_LEN_MAX && long.len() >= CHANNEL_LEN_MAX - 1);
+    }
+
+    #[test]
+    fn an_announcement_of_others_is_heard_and_ones_own_is_not() {
+        let (own, other) = (new_tag(), new_tag());
+        assert_ne!(own, other);
+        let payload = |tag| format!("{}a/b", payload_prefix(tag));
+        assert_eq!(announced(&payload(Some(&other)), &own), Some("a/b"));
+        assert_eq!(announced(&payload(Some(&own)), &own), None);
+        assert_eq!(announced(&payload(None), &own), Some("a/b"));
+        assert_eq!(announced("by/hand", &own), Some("by/hand"));
     }
 
     #[test]

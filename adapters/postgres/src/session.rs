@@ -2,9 +2,11 @@
 //! not end.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use job_engine::StoreError;
+use job_engine::gather::UNDER_WAY_MAX;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection, Executor, PgConnection, PgPool, Postgres, Transaction};
@@ -14,6 +16,8 @@ use crate::error::read_error;
 /// The worker's connections: one for each kind of command, so that none waits for
 /// another, heartbeats least of all.
 const WORKER_CONNECTIONS: u32 = 4;
+/// One for each batch of spawns that may be under way.
+const SPAWNER_CONNECTIONS: u32 = UNDER_WAY_MAX as u32;
 /// How long a command waits for a connection of the worker.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 /// A connection that was idle for so long is tried out before it is used.
@@ -40,19 +44,66 @@ const WORKER_SETTINGS: [(&str, &str); 6] = [
     ("lock_timeout", "'5s'"),
 ];
 
+/// What holds for spawns that share a commit, except behind a pooler: they look nothing
+/// up, so one plan serves for ever, and they wait for nobody for long, since each of
+/// them can go alone.
+const SPAWNER_SETTINGS: [(&str, &str); 4] = [
+    ("plan_cache_mode", "force_generic_plan"),
+    ("jit", "off"),
+    ("statement_timeout", "'5s'"),
+    ("lock_timeout", "'1s'"),
+];
+
+/// What holds for announcements, except behind a pooler. They are hints, so their
+/// commits need not wait for the disk.
+const ANNOUNCER_SETTINGS: [(&str, &str); 2] =
+    [("synchronous_commit", "off"), ("statement_timeout", "'5s'")];
+
 /// The statements rely on what READ COMMITTED does with rows that change while
 /// they wait, whatever the default of the database is.
 pub(crate) const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
 
-/// A pool for the worker alone, on the database of `pool`. Opens nothing yet.
+/// Pools of our own, on the database of the application's pool. They open nothing
+/// until it is needed.
 ///
-/// It shares no connection with the application, so runners that use up the
-/// pool of the application cannot keep the worker from renewing their leases.
-pub(crate) fn worker_pool(pool: &PgPool, poll_only: bool) -> PgPool {
+/// They share no connection with the application, so runners that use up the pool
+/// of the application cannot keep the worker from renewing its leases.
+#[derive(Debug)]
+pub(crate) struct OwnPools {
+    pub(crate) worker: PgPool,
+    /// For spawns that share a commit.
+    pub(crate) spawner: PgPool,
+    pub(crate) announcer: PgPool,
+}
+
+impl OwnPools {
+    pub(crate) fn new(pool: &PgPool, poll_only: bool) -> Self {
+        let own = |connections, settings: &[(&str, &str)]| {
+            let settings = (!poll_only).then(|| set_all("SET", settings));
+            own_pool(pool, connections, settings)
+        };
+        Self {
+            worker: own(WORKER_CONNECTIONS, &WORKER_SETTINGS),
+            spawner: own(SPAWNER_CONNECTIONS, &SPAWNER_SETTINGS),
+            announcer: own(1, &ANNOUNCER_SETTINGS),
+        }
+    }
+
+    /// Closes those of the worker. The others go on, as spawning does.
+    pub(crate) async fn close(&self) {
+        self.worker.close().await;
+        // A connection that was just being given back may have come too late to
+        // be closed; now it is there.
+        self.worker.close().await;
+    }
+}
+
+/// Without `settings` where a pooler would give them to others.
+fn own_pool(pool: &PgPool, connections: u32, settings: Option<String>) -> PgPool {
     let connect = connect_options(pool);
-    let worker_pool = PgPoolOptions::new()
+    let own_pool = PgPoolOptions::new()
         .min_connections(0)
-        .max_connections(WORKER_CONNECTIONS)
+        .max_connections(connections)
         .acquire_timeout(ACQUIRE_TIMEOUT)
         // Asking each time would double the round trips; a connection that
         // broke since shows at the command itself, which is repeated then.
@@ -66,15 +117,16 @@ pub(crate) fn worker_pool(pool: &PgPool, poll_only: bool) -> PgPool {
                 Ok(true)
             })
         });
-    if poll_only {
-        return worker_pool.connect_lazy_with(connect);
-    }
-    worker_pool
-        .after_connect(|connection, _| {
+    let Some(settings) = settings else {
+        return own_pool.connect_lazy_with(connect);
+    };
+    // Not as parameters of the connection: many proxies refuse those.
+    let isolation = "SET default_transaction_isolation = 'read committed'";
+    let settings: Arc<str> = format!("{isolation}; {settings}").into();
+    own_pool
+        .after_connect(move |connection, _| {
+            let settings = Arc::clone(&settings);
             Box::pin(async move {
-                // Not as parameters of the connection: many proxies refuse those.
-                let isolation = "SET default_transaction_isolation = 'read committed'";
-                let settings = format!("{isolation}; {}", worker_settings("SET"));
                 connection.execute(&*settings).await?;
                 Ok(())
             })
@@ -97,13 +149,14 @@ pub(crate) fn connect_options(pool: &PgPool) -> PgConnectOptions {
 pub(crate) async fn begin_with_settings(
     connection: &mut PgConnection,
 ) -> Result<Transaction<'_, Postgres>, StoreError> {
-    let begin = format!("{BEGIN}; {}", worker_settings("SET LOCAL"));
+    let begin = format!("{BEGIN}; {}", set_all("SET LOCAL", &WORKER_SETTINGS));
     connection.begin_with(begin).await.map_err(read_error)
 }
 
-fn worker_settings(set: &str) -> String {
-    let settings = WORKER_SETTINGS.map(|(name, value)| format!("{set} {name} = {value}"));
-    settings.join("; ")
+fn set_all(set: &str, settings: &[(&str, &str)]) -> String {
+    let settings = settings.iter();
+    let settings = settings.map(|(name, value)| format!("{set} {name} = {value}"));
+    settings.collect::<Vec<_>>().join("; ")
 }
 
 /// Whether the server has the connection in a transaction, where sqlx only knows of
@@ -162,11 +215,9 @@ impl Busy {
 
     /// A connection of the application, in no transaction.
     ///
-    /// With sqlx 0.8 a `begin` that is dropped before it ends leaves its
-    /// connection in a transaction that nobody knows of (sqlx issue 4393). What
-    /// is written there later is acknowledged, and never committed. Such a
-    /// connection is closed, and so is one that turns out to be dead. One round
-    /// trip. Pinned by
+    /// One that somebody left in a transaction ([`is_in_transaction`], sqlx issue
+    /// 4393) is closed, and so is one that turns out to be dead. One round trip.
+    /// Pinned by
     /// `a_begin_that_is_dropped_at_any_await_takes_no_later_spawn_with_it`.
     pub(crate) async fn acquire_idle(pool: &PgPool) -> Result<Self, sqlx::Error> {
         // After all that were in the pool it makes a new one.
@@ -187,7 +238,9 @@ impl Busy {
     }
 
     pub(crate) fn connection(&mut self) -> &mut PgConnection {
-        self.0.as_mut().expect("only done() takes the connection")
+        self.0
+            .as_mut()
+            .expect("only give_back() takes the connection")
     }
 
     /// The command has ended with this result.

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use job_engine::store::{NewJob, Spawned};
 use job_engine::{Command, JobId, Reply, StoreError, Timestamp};
-use sqlx::PgConnection;
-use sqlx::postgres::PgRow;
 use sqlx::postgres::types::PgInterval;
+use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::query::Query;
+use sqlx::{PgConnection, Postgres};
 
 use crate::convert::{Time, due, get, time, time_max};
 use crate::error::{reply_lost, store_error};
@@ -129,23 +130,9 @@ async fn spawn_part(
     now: Option<Timestamp>,
     jobs: &[&NewJob],
 ) -> Result<BTreeMap<JobId, i64>, StoreError> {
-    let (due_at, delay): (Vec<Option<Time>>, Vec<Option<PgInterval>>) =
-        jobs.iter().map(|job| due(job.due)).unzip();
-    let rows = store
-        .query(&store.sql().spawn)
-        .bind(of(jobs, |job| job.id.0))
-        .bind(of(jobs, |job| job.job_type.as_str()))
-        .bind(of(jobs, |job| job.unique_type))
-        .bind(of(jobs, |job| job.config.as_str()))
-        .bind(of(jobs, |job| job.trace.as_deref()))
-        .bind(of(jobs, |job| job.token))
-        .bind(due_at)
-        .bind(delay)
-        .bind(now.map(time))
-        .bind(time_max())
-        .fetch_all(&mut *connection)
-        .await
-        .map_err(store_error)?;
+    let spawn = store.query(&store.sql().spawn);
+    let rows = bind(spawn, now, jobs).fetch_all(&mut *connection).await;
+    let rows = rows.map_err(store_error)?;
     let ids = rows.iter().map(|row| get(row, "id").map(JobId));
     let created: BTreeSet<JobId> = ids.collect::<Result<_, _>>().map_err(reply_lost)?;
     let (mut tokens, mut refused) = (BTreeMap::new(), Vec::new());
@@ -166,6 +153,42 @@ async fn spawn_part(
         }
     }
     Ok(tokens)
+}
+
+/// Creates jobs by one statement, or a few in the transaction of `connection`, that
+/// fails when one of them is there already: cheaper, where that is rare.
+pub(crate) async fn spawn_new(
+    store: &PostgresStore,
+    connection: &mut PgConnection,
+    now: Option<Timestamp>,
+    jobs: &[NewJob],
+) -> Result<Reply, StoreError> {
+    for part in split(lock_order(jobs.iter().collect())) {
+        let spawn = store.query(&store.sql().spawn_new);
+        let spawned = bind(spawn, now, &part).execute(&mut *connection).await;
+        spawned.map_err(store_error)?;
+    }
+    Ok(Reply::Spawned(vec![Spawned::Created; jobs.len()]))
+}
+
+fn bind<'q>(
+    spawn: Query<'q, Postgres, PgArguments>,
+    now: Option<Timestamp>,
+    jobs: &[&'q NewJob],
+) -> Query<'q, Postgres, PgArguments> {
+    let (due_at, delay): (Vec<Option<Time>>, Vec<Option<PgInterval>>) =
+        jobs.iter().map(|job| due(job.due)).unzip();
+    spawn
+        .bind(of(jobs, |job| job.id.0))
+        .bind(of(jobs, |job| job.job_type.as_str()))
+        .bind(of(jobs, |job| job.unique_type))
+        .bind(of(jobs, |job| job.config.as_str()))
+        .bind(of(jobs, |job| job.trace.as_deref()))
+        .bind(of(jobs, |job| job.token))
+        .bind(due_at)
+        .bind(delay)
+        .bind(now.map(time))
+        .bind(time_max())
 }
 
 fn of<'a, T>(jobs: &[&'a NewJob], field: impl Fn(&'a NewJob) -> T) -> Vec<T> {

@@ -47,6 +47,7 @@ statements![
     claim,
     find,
     finish,
+    finish_final,
     finished,
     heartbeat,
     next_due,
@@ -55,6 +56,7 @@ statements![
     running,
     schema_version,
     spawn,
+    spawn_new,
     spawned,
 ];
 

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use job_engine::{Command, JobType, Rejection, Reply, StoreError, Timestamp};
+use job_tokio::store::all_created;
 use job_tokio::{Store, Wake};
 use sqlx::postgres::PgArguments;
 use sqlx::query::Query;
@@ -11,7 +12,7 @@ use sqlx::{Connection, PgConnection, PgPool, Postgres};
 use tokio::sync::mpsc;
 
 use crate::error::{read_error, store_error};
-use crate::session::{BEGIN, Busy, begin_with_settings, worker_pool};
+use crate::session::{BEGIN, Busy, OwnPools, begin_with_settings};
 use crate::sql::{SchemaNameError, Sql, check_schema_name};
 use crate::{claim, find, finish, lease, listen, reclaim, spawn};
 
@@ -41,12 +42,14 @@ impl StoreOptions {
     }
 }
 
-/// The store on Postgres. Cheap to clone; clones share their connections.
+/// The store on Postgres. Cheap to clone; clones share their connections, and do not
+/// hear each other's announcements: what one of them does wakes the others directly.
 ///
-/// What the application asks for (spawns, reads, checkpoints, announcements)
-/// goes through its own pool. What the worker does (claims, ends, heartbeats,
-/// recovery) goes through a pool of at most four connections that this store
-/// opens with the same options when they are needed; one more listens.
+/// What the application asks for (reads, checkpoints, unique jobs, many at once) goes
+/// through its own pool. The rest goes through connections that this store opens with
+/// the same options when they are needed: at most four for what the worker does
+/// (claims, ends, heartbeats, recovery), two for spawns, one for announcements; one
+/// more listens.
 #[derive(Clone, Debug)]
 pub struct PostgresStore {
     inner: Arc<Inner>,
@@ -79,7 +82,9 @@ struct Inner {
     options: StoreOptions,
     sql: Sql,
     pool: PgPool,
-    worker_pool: PgPool,
+    own: OwnPools,
+    /// Says which announcements are of this store.
+    tag: String,
 }
 
 impl PostgresStore {
@@ -96,7 +101,8 @@ impl PostgresStore {
         options.check()?;
         let inner = Inner {
             sql: Sql::new(options.schema.as_deref()),
-            worker_pool: worker_pool(&pool, options.poll_only),
+            own: OwnPools::new(&pool, options.poll_only),
+            tag: listen::new_tag(),
             options,
             pool,
         };
@@ -105,13 +111,10 @@ impl PostgresStore {
         })
     }
 
-    /// Closes the worker's connections, once their commands have ended. The
-    /// application's pool stays open. After it, the commands of the worker fail.
+    /// Closes the worker's connections, once their commands have ended. The others stay
+    /// open, since spawning goes on. After it, the commands of the worker fail.
     pub async fn close(&self) {
-        self.inner.worker_pool.close().await;
-        // A connection that was just being given back may have come too late to
-        // be closed; now it is there.
-        self.inner.worker_pool.close().await;
+        self.inner.own.close().await;
     }
 
     /// Carries out a command in a transaction of the caller. It takes effect
@@ -154,12 +157,22 @@ impl PostgresStore {
         connection: &mut PgConnection,
         types: &BTreeSet<JobType>,
     ) -> Result<(), StoreError> {
+        self.announce_as(None, connection, types).await
+    }
+
+    async fn announce_as(
+        &self,
+        tag: Option<&str>,
+        connection: &mut PgConnection,
+        types: &BTreeSet<JobType>,
+    ) -> Result<(), StoreError> {
         if types.is_empty() {
             return Ok(());
         }
         let types: Vec<&str> = types.iter().map(JobType::as_str).collect();
         let announce = self.query(&self.sql().announce);
         let announce = announce.bind(listen::channel(self.schema())).bind(types);
+        let announce = announce.bind(listen::payload_prefix(tag));
         announce.execute(connection).await.map_err(store_error)?;
         Ok(())
     }
@@ -171,6 +184,10 @@ impl PostgresStore {
 
     pub(crate) fn schema(&self) -> Option<&str> {
         self.inner.options.schema.as_deref()
+    }
+
+    pub(crate) fn tag(&self) -> &str {
+        &self.inner.tag
     }
 
     pub(crate) fn poll_only(&self) -> bool {
@@ -251,16 +268,88 @@ impl PostgresStore {
         Ok(reply)
     }
 
+    /// Carries out a spawn as a transaction of its own that fails when one of the
+    /// jobs is there.
+    async fn spawn_new_alone(
+        &self,
+        connection: &mut PgConnection,
+        now: Option<Timestamp>,
+        spawn: &Command,
+    ) -> Result<Reply, StoreError> {
+        let Command::Spawn(jobs) = spawn else {
+            return self.run_alone(Owner::Worker, connection, now, spawn).await;
+        };
+        if !self.poll_only() && !spawn::needs_transaction(spawn) {
+            return spawn::spawn_new(self, connection, now, jobs).await;
+        }
+        let mut transaction = begin_with_settings(connection).await?;
+        let reply = spawn::spawn_new(self, &mut transaction, now, jobs).await?;
+        transaction.commit().await.map_err(store_error)?;
+        Ok(reply)
+    }
+
+    /// Carries out spawns in one transaction, and takes all jobs to be new at first.
+    async fn spawn_all_alone(
+        &self,
+        connection: &mut PgConnection,
+        now: Option<Timestamp>,
+        spawns: &[Command],
+    ) -> Result<Vec<Reply>, StoreError> {
+        let all_new = self.spawn_in_turn(connection, now, spawns, true).await;
+        match all_new {
+            // Most likely one of them is there.
+            Err(StoreError::Rejected(_) | StoreError::Failed(_)) => {
+                self.spawn_in_turn(connection, now, spawns, false).await
+            }
+            result => result,
+        }
+    }
+
+    async fn spawn_in_turn(
+        &self,
+        connection: &mut PgConnection,
+        now: Option<Timestamp>,
+        spawns: &[Command],
+        all_new: bool,
+    ) -> Result<Vec<Reply>, StoreError> {
+        let mut transaction = if self.poll_only() {
+            begin_with_settings(connection).await?
+        } else {
+            connection.begin_with(BEGIN).await.map_err(read_error)?
+        };
+        let mut replies = Vec::with_capacity(spawns.len());
+        for spawn in spawns {
+            let result = match spawn {
+                Command::Spawn(jobs) if all_new => {
+                    spawn::spawn_new(self, &mut transaction, now, jobs).await
+                }
+                _ => {
+                    let owner = Owner::Application;
+                    self.run(owner, &mut transaction, now, spawn).await
+                }
+            };
+            if !result.as_ref().is_ok_and(all_created) {
+                transaction.rollback().await.map_err(read_error)?;
+                replies.push(result?);
+                return Ok(replies);
+            }
+            replies.push(result?);
+        }
+        transaction.commit().await.map_err(store_error)?;
+        Ok(replies)
+    }
+
     async fn announce_alone(
         &self,
         connection: &mut PgConnection,
         types: &BTreeSet<JobType>,
     ) -> Result<(), StoreError> {
         if !self.poll_only() {
-            return self.announce_on(connection, types).await;
+            return self.announce_as(Some(self.tag()), connection, types).await;
         }
         let mut transaction = begin_with_settings(connection).await?;
-        self.announce_on(&mut transaction, types).await?;
+        let tag = Some(self.tag());
+        self.announce_as(tag, &mut transaction, types).await?;
         transaction.commit().await.map_err(store_error)
     }
 }
@@ -274,7 +363,7 @@ impl Store for PostgresStore {
         command.check()?;
         let owner = Owner::of(command);
         let busy = match owner {
-            Owner::Worker => Busy::acquire(&self.inner.worker_pool).await,
+            Owner::Worker => Busy::acquire(&self.inner.own.worker).await,
             Owner::Application => Busy::acquire_idle(&self.inner.pool).await,
         };
         let mut busy = busy.map_err(read_error)?;
@@ -283,11 +372,44 @@ impl Store for PostgresStore {
         result
     }
 
+    async fn spawn_together(
+        &self,
+        now: Option<Timestamp>,
+        spawn: &Command,
+    ) -> Result<Reply, StoreError> {
+        spawn.check()?;
+        let mut busy = Busy::acquire(&self.inner.own.spawner)
+            .await
+            .map_err(read_error)?;
+        let mut result = self.spawn_new_alone(busy.connection(), now, spawn).await;
+        if let Err(StoreError::Rejected(_)) = result {
+            // One of them is there: that is no reason for the others to go alone.
+            let told = self.run_alone(Owner::Worker, busy.connection(), now, spawn);
+            result = told.await;
+        }
+        busy.done(&result);
+        result
+    }
+
+    async fn spawn_all(
+        &self,
+        now: Option<Timestamp>,
+        spawns: &[Command],
+    ) -> Result<Vec<Reply>, StoreError> {
+        spawns.iter().try_for_each(Command::check)?;
+        let mut busy = Busy::acquire_idle(self.pool()).await.map_err(read_error)?;
+        let result = self.spawn_all_alone(busy.connection(), now, spawns).await;
+        busy.done(&result);
+        result
+    }
+
     async fn announce(&self, types: &BTreeSet<JobType>) -> Result<(), StoreError> {
         if types.is_empty() {
             return Ok(());
         }
-        let mut busy = Busy::acquire_idle(self.pool()).await.map_err(read_error)?;
+        let mut busy = Busy::acquire(&self.inner.own.announcer)
+            .await
+            .map_err(read_error)?;
         let result = self.announce_alone(busy.connection(), types).await;
         busy.done(&result);
         result

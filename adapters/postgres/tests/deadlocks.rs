@@ -289,7 +289,10 @@ impl Actor {
 
     async fn finish(&mut self, runs: Vec<Run>) {
         let runs = self.shuffled(runs);
-        let finishes: Vec<Finish> = runs.into_iter().map(|run| self.end(run)).collect();
+        // Batches in which all end for good have a statement of their own.
+        let outcomes = if self.random.below(2) == 0 { 2 } else { 5 };
+        let ends = runs.into_iter().map(|run| self.end(run, outcomes));
+        let finishes: Vec<Finish> = ends.collect();
         let finish = Command::Finish(finishes);
         if let Some(Reply::Finished(written)) = self.execute("finishes", &finish).await {
             let applied = written.iter().filter(|w| **w == Written::Applied).count();
@@ -299,8 +302,8 @@ impl Actor {
         }
     }
 
-    fn end(&mut self, run: Run) -> Finish {
-        let outcome = match self.random.below(5) {
+    fn end(&mut self, run: Run, outcomes: u64) -> Finish {
+        let outcome = match self.random.below(outcomes) {
             0 => Outcome::Completed,
             1 => Outcome::Errored {
                 error: ErrorText::new("it broke"),
@@ -415,7 +418,7 @@ impl Actor {
         }
         if self.random.one_in(2) {
             // Some of those whose rows it has locked by now.
-            let finishes = runs.into_iter().take(2).map(|run| self.end(run));
+            let finishes = runs.into_iter().take(2).map(|run| self.end(run, 5));
             let finish = Command::Finish(finishes.collect());
             store.execute_on(&mut transaction, None, &finish).await?;
             self.soak.count("finishes in transactions", 1).await;

@@ -28,6 +28,11 @@ fn start(store: &PostgresStore, room: usize) -> (mpsc::Receiver<Wake>, JoinHandl
     )
 }
 
+/// The store of another process.
+fn other(database: &TestDatabase) -> PostgresStore {
+    PostgresStore::new(database.pool(2), StoreOptions::default()).unwrap()
+}
+
 async fn next(wakes: &mut mpsc::Receiver<Wake>) -> Wake {
     within("a wake-up", wakes.recv())
         .await
@@ -44,7 +49,7 @@ async fn cut(pool: &PgPool) {
 #[tokio::test]
 async fn announcements_of_other_processes_arrive() {
     let (database, store) = TestDatabase::with_store().await;
-    let other = PostgresStore::new(database.pool(2), StoreOptions::default()).unwrap();
+    let other = other(&database);
     let (mut wakes, _task) = start(&store, 10);
     assert_eq!(next(&mut wakes).await, Wake::Restored);
     let long = "ü".repeat(127);
@@ -55,6 +60,25 @@ async fn announcements_of_other_processes_arrive() {
         heard.push(next(&mut wakes).await);
     }
     assert_eq!(heard, names.map(wake));
+}
+
+#[tokio::test]
+async fn nobody_is_woken_by_announcements_of_ones_own() {
+    let (database, store) = TestDatabase::with_store().await;
+    let other = other(&database);
+    let (mut wakes, _task) = start(&store, 10);
+    assert_eq!(next(&mut wakes).await, Wake::Restored);
+    store.announce(&types(&["own"])).await.unwrap();
+    other.announce(&types(&["other"])).await.unwrap();
+    assert_eq!(next(&mut wakes).await, wake("other"));
+    // A transaction of the application does not wake by itself.
+    store.announce(&types(&["own"])).await.unwrap();
+    let mut transaction = store.pool().begin().await.unwrap();
+    let committed = types(&["committed"]);
+    let announce = store.announce_on(&mut transaction, &committed);
+    announce.await.unwrap();
+    transaction.commit().await.unwrap();
+    assert_eq!(next(&mut wakes).await, wake("committed"));
 }
 
 #[tokio::test]
@@ -79,25 +103,27 @@ async fn an_announcement_in_a_transaction_arrives_when_it_commits() {
 
 #[tokio::test]
 async fn a_listener_whose_connection_is_cut_says_so_and_comes_back() {
-    let (_database, store) = TestDatabase::with_store().await;
+    let (database, store) = TestDatabase::with_store().await;
+    let other = other(&database);
     let (mut wakes, _task) = start(&store, 10);
     assert_eq!(next(&mut wakes).await, Wake::Restored);
     for name in ["once", "twice"] {
         cut(store.pool()).await;
         assert_eq!(next(&mut wakes).await, Wake::Lost);
         assert_eq!(next(&mut wakes).await, Wake::Restored);
-        store.announce(&types(&[name])).await.unwrap();
+        other.announce(&types(&[name])).await.unwrap();
         assert_eq!(next(&mut wakes).await, wake(name));
     }
 }
 
 #[tokio::test]
 async fn a_loss_is_told_even_when_there_was_no_room_for_wake_ups() {
-    let (_database, store) = TestDatabase::with_store().await;
+    let (database, store) = TestDatabase::with_store().await;
+    let other = other(&database);
     let (mut wakes, _task) = start(&store, 1);
     assert_eq!(next(&mut wakes).await, Wake::Restored);
     for _ in 0..20 {
-        store.announce(&types(&["a"])).await.unwrap();
+        other.announce(&types(&["a"])).await.unwrap();
     }
     cut(store.pool()).await;
     let mut heard = vec![next(&mut wakes).await];
@@ -127,11 +153,11 @@ async fn the_stores_of_two_schemas_do_not_wake_each_other() {
         };
         PostgresStore::new(database.pool(2), options).unwrap()
     };
-    let [one, other] = [store("one \"1\""), store("other")];
+    let [one, same, other] = [store("one \"1\""), store("one \"1\""), store("other")];
     let (mut wakes, _task) = start(&one, 10);
     assert_eq!(next(&mut wakes).await, Wake::Restored);
     other.announce(&types(&["of the other"])).await.unwrap();
-    one.announce(&types(&["of this"])).await.unwrap();
+    same.announce(&types(&["of this"])).await.unwrap();
     assert_eq!(next(&mut wakes).await, wake("of this"));
 }
 

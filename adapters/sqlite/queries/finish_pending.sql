@@ -1,7 +1,7 @@
 -- Makes the jobs pending again whose run was not their last.
 --
 -- Invariant: only the run that holds the current fence. The crashes in a row
--- start again unless the run ended by one. It inserts rows that are all there
+-- start again unless the run ended by one, or was put back. It inserts rows that are all there
 -- already, and so updates them: an UPDATE with a FROM may read all of job_live
 -- first, if the planner believes that there are few jobs; here CROSS JOIN tells
 -- it in which order to join.
@@ -9,7 +9,8 @@
 INSERT INTO job_live (id, job_type, due_at, attempt, crashes)
 SELECT
     live.id, live.job_type, input.value ->> 5,
-    coalesce(input.value ->> 4, live.attempt), input.value ->> 6
+    coalesce(input.value ->> 4, live.attempt),
+    coalesce(input.value ->> 6, live.crashes)
 FROM json_each(?1) AS input
 CROSS JOIN job_live AS live
 WHERE live.id = unhex(input.value ->> 0)

@@ -43,21 +43,21 @@ pub(crate) async fn finish(
 fn end(now: Timestamp, finish: &Finish) -> End<'_> {
     let next = match &finish.outcome {
         Outcome::Completed | Outcome::Errored { .. } => None,
-        Outcome::Rescheduled { due } => Some((due.resolve(now), Some(1))),
+        Outcome::Rescheduled { due } => Some((due.resolve(now), Some(1), Some(0))),
         Outcome::Retried { delay, attempt, .. } => {
             let attempt = (*attempt).min(COUNT_MAX);
-            Some((now.saturating_add(*delay), Some(attempt)))
+            Some((now.saturating_add(*delay), Some(attempt), Some(0)))
         }
-        Outcome::Released => Some((now, None)),
+        Outcome::Released => Some((now, None, None)),
     };
     End {
         run: finish.run,
         end: finish.outcome.end(),
         error: finish.outcome.error().map(|error| error.as_str()),
-        next: next.map(|(due_at, attempt)| Next {
+        next: next.map(|(due_at, attempt, crashes)| Next {
             due_at,
             attempt,
-            crashes: 0,
+            crashes,
         }),
     }
 }
@@ -92,8 +92,8 @@ pub(crate) struct Next {
     pub(crate) due_at: Timestamp,
     /// `None` keeps the attempt.
     pub(crate) attempt: Option<u32>,
-    /// Crashes in a row.
-    pub(crate) crashes: u32,
+    /// Crashes in a row; `None` keeps them.
+    pub(crate) crashes: Option<u32>,
 }
 
 /// Ends those runs that hold the current fence, and tells which.

@@ -50,7 +50,7 @@ fn lose(
             let next = Next {
                 due_at: now,
                 attempt: Some(attempt),
-                crashes,
+                crashes: Some(crashes),
             };
             (RunEnd::Lost, None, Some(next))
         }

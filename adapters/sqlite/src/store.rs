@@ -4,6 +4,7 @@ use std::path::Path;
 
 use job_engine::{Command, Rejection, Reply, StoreError, Timestamp};
 use job_tokio::Store;
+use job_tokio::store::all_created;
 use sqlx::{Acquire, Sqlite, SqliteConnection, SqlitePool, Transaction};
 
 use crate::error::{commit_failed, failed};
@@ -139,6 +140,27 @@ impl Store for SqliteStore {
         let reply = run(&mut transaction, now, command).await?;
         transaction.commit().await.map_err(commit_failed)?;
         Ok(reply)
+    }
+
+    async fn spawn_all(
+        &self,
+        now: Option<Timestamp>,
+        spawns: &[Command],
+    ) -> Result<Vec<Reply>, StoreError> {
+        spawns.iter().try_for_each(Command::check)?;
+        let mut transaction = begin_immediate(self.writer()).await.map_err(failed)?;
+        let mut replies = Vec::with_capacity(spawns.len());
+        for spawn in spawns {
+            let reply = run(&mut transaction, now, spawn).await?;
+            let created = all_created(&reply);
+            replies.push(reply);
+            if !created {
+                transaction.rollback().await.map_err(failed)?;
+                return Ok(replies);
+            }
+        }
+        transaction.commit().await.map_err(commit_failed)?;
+        Ok(replies)
     }
 }
 

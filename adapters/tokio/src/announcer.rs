@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use job_engine::JobType;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::store::Store;
 use crate::wakes::Wakes;
@@ -13,9 +13,13 @@ use crate::wakes::Wakes;
 /// How long one announcement may take. It is only a hint.
 const ANNOUNCE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long after one announcement the next is sent. Whoever was woken by the first
+/// looks for jobs for about as long.
+const GAP: Duration = Duration::from_millis(5);
+
 /// Passes announcements to the store, one call at a time. What is announced
-/// during a call gathers for the next, so that a busy process sends no more
-/// announcements than the store can take.
+/// during a call, and for 5 ms after it, gathers for the next: a process that is busy
+/// sends few.
 #[derive(Clone, Debug)]
 pub struct Announcer {
     wakes: Wakes,
@@ -53,5 +57,6 @@ async fn send_all<S: Store>(store: S, wakes: Wakes) {
             Ok(Err(error)) => tracing::debug!(%error, "announcement lost"),
             Err(_) => tracing::debug!("announcement lost: the store did not answer"),
         }
+        sleep(GAP).await;
     }
 }

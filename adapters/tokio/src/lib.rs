@@ -13,6 +13,7 @@ mod driver;
 pub mod fault;
 pub mod memory;
 pub mod observer;
+mod spawns;
 pub mod store;
 mod time;
 mod wakes;
@@ -24,6 +25,7 @@ pub use clock::{
 };
 pub use driver::{DriverConfig, DriverHandle, RunJob, StopSignal, store_timeout};
 pub use memory::{MemoryStore, MemoryTransaction};
+pub use spawns::Spawns;
 pub use store::{Store, Wake};
 pub use time::{to_datetime, to_timestamp};
 pub use wakes::Wakes;

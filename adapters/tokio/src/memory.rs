@@ -8,7 +8,7 @@ use job_engine::model::Entry;
 use job_engine::{Command, JobId, ModelStore, Rejection, Reply, Snapshot, StoreError, Timestamp};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
-use crate::store::Store;
+use crate::store::{Store, all_created};
 
 /// Keeps jobs in memory: the model itself, as a store. Clones share it. What is
 /// in it is gone with the last clone.
@@ -70,6 +70,26 @@ impl Store for MemoryStore {
         let mut model = self.model.lock().await;
         let now = now.unwrap_or_else(|| (self.now)());
         Ok(model.apply(now, command)?)
+    }
+
+    async fn spawn_all(
+        &self,
+        now: Option<Timestamp>,
+        spawns: &[Command],
+    ) -> Result<Vec<Reply>, StoreError> {
+        let mut transaction = self.begin().await;
+        let mut replies = Vec::with_capacity(spawns.len());
+        for spawn in spawns {
+            let reply = transaction.execute(now, spawn)?;
+            let created = all_created(&reply);
+            replies.push(reply);
+            if !created {
+                transaction.rollback();
+                return Ok(replies);
+            }
+        }
+        transaction.commit();
+        Ok(replies)
     }
 }
 

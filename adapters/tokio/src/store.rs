@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::future::Future;
 
+use job_engine::store::Spawned;
 use job_engine::{Command, JobType, Reply, StoreError, Timestamp};
 use tokio::sync::mpsc;
 
@@ -29,6 +30,54 @@ pub trait Store: Clone + Send + Sync + 'static {
         command: &Command,
     ) -> impl Future<Output = Result<Reply, StoreError>> + Send;
 
+    /// Carries out a [`Command::Spawn`] of jobs that have nothing to do with each
+    /// other: they share a commit. An error is no harm: each of them is then sent
+    /// alone. So this may give up soon where [`Store::execute`] would wait for
+    /// somebody, and it may use connections of its own.
+    ///
+    /// The default is [`Store::execute`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::execute`].
+    fn spawn_together(
+        &self,
+        now: Option<Timestamp>,
+        spawn: &Command,
+    ) -> impl Future<Output = Result<Reply, StoreError>> + Send {
+        self.execute(now, spawn)
+    }
+
+    /// Carries out some [`Command::Spawn`], all in one transaction, in their order.
+    /// Unless every job is created, none is; the replies say which were refused.
+    /// Repeated with the same commands after an unknown outcome, it finds what it
+    /// created before.
+    ///
+    /// The default is for stores that tests wrap around others: it carries them out
+    /// one by one, each in a transaction of its own.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::execute`].
+    fn spawn_all(
+        &self,
+        now: Option<Timestamp>,
+        spawns: &[Command],
+    ) -> impl Future<Output = Result<Vec<Reply>, StoreError>> + Send {
+        async move {
+            let mut replies = Vec::with_capacity(spawns.len());
+            for spawn in spawns {
+                let reply = self.execute(now, spawn).await?;
+                let created = all_created(&reply);
+                replies.push(reply);
+                if !created {
+                    break;
+                }
+            }
+            Ok(replies)
+        }
+    }
+
     /// Tells the workers of other processes that jobs of these types became
     /// due. A hint: when it is lost, they find the jobs at their next poll.
     ///
@@ -52,6 +101,14 @@ pub trait Store: Clone + Send + Sync + 'static {
             let _ = wakes.send(Wake::Restored).await;
             std::future::pending().await
         }
+    }
+}
+
+/// Whether the reply to a [`Command::Spawn`] says that it created every job.
+pub fn all_created(reply: &Reply) -> bool {
+    match reply {
+        Reply::Spawned(spawned) => spawned.iter().all(|one| *one == Spawned::Created),
+        _ => false,
     }
 }
 

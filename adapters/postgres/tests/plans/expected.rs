@@ -80,7 +80,7 @@ pub(crate) const EXPECTED: &[Expected] = &[
                 "types",
                 0,
                 TYPES.len(),
-                [text("job_wake"), array(TYPES)],
+                [text("job_wake"), array(TYPES), text("tag/")],
             )]
         },
     },
@@ -123,6 +123,15 @@ pub(crate) const EXPECTED: &[Expected] = &[
         blocks_each: (PROBE + 1) + (PROBE + ROW + 2 * ENTRY) + (ROW + ENTRY),
         ranges_over: None,
         cases: finish,
+    },
+    Expected {
+        name: "finish_final",
+        by: By::Application,
+        scans: &["job_live_pkey"],
+        rows_each: 2,
+        blocks_each: (PROBE + ROW) + (ROW + ENTRY),
+        ranges_over: None,
+        cases: finish_final,
     },
     Expected {
         name: "finished",
@@ -205,6 +214,15 @@ pub(crate) const EXPECTED: &[Expected] = &[
         cases: spawn,
     },
     Expected {
+        name: "spawn_new",
+        by: By::Application,
+        scans: &[],
+        rows_each: 0,
+        blocks_each: PROBE + (ROW + ENTRY) + (ROW + 2 * ENTRY),
+        ranges_over: None,
+        cases: spawn_new,
+    },
+    Expected {
         name: "spawned",
         by: By::Application,
         scans: &["job_specs_pkey"],
@@ -269,6 +287,20 @@ fn finish(sample: &Sample) -> Vec<Case> {
         ]);
         parameters
     })
+}
+
+/// One row tells that all are ended.
+fn finish_final(sample: &Sample) -> Vec<Case> {
+    SIZES
+        .map(|size| {
+            let runs = &sample.runs[..size.min(sample.runs.len())];
+            let all = |what: &str| array(vec![what; runs.len()]);
+            let mut parameters = columns(runs).to_vec();
+            parameters.extend([all("1"), all("NULL"), null()]);
+            let what = format!("{} of them", runs.len());
+            case(what, runs.len(), 1, parameters)
+        })
+        .into()
 }
 
 fn heartbeat(sample: &Sample) -> Vec<Case> {
@@ -354,6 +386,29 @@ fn spawn(sample: &Sample) -> Vec<Case> {
                 text("9999-12-31"),
             ];
             case(format!("{size} jobs"), size, size.div_ceil(2), parameters)
+        })
+        .into()
+}
+
+/// None of them exists. It returns nothing.
+fn spawn_new(_: &Sample) -> Vec<Case> {
+    SIZES
+        .map(|size| {
+            let new = (0..size as u128).map(|n| Uuid::from_u128(4 * JOBS as u128 + n));
+            let all = |what: &str| array(vec![what; size]);
+            let parameters = [
+                array(new),
+                all(TYPES[0]),
+                all("false"),
+                all("1"),
+                all("NULL"),
+                all("1"),
+                all("NULL"),
+                all("1000 d"),
+                null(),
+                text("9999-12-31"),
+            ];
+            case(format!("{size} jobs"), size, 0, parameters)
         })
         .into()
 }

@@ -104,6 +104,10 @@ pub async fn crashes_in_a_row_are_counted<S: Store>(harness: &mut Harness<S>) {
         assert_eq!(crash(harness, policy(MAIL)).await, RunEnd::Lost);
         assert_eq!(counts(harness).await, (crashes, crashes + 1));
     }
+    // What is put back may not have run at all.
+    let run = harness.claim_one().await.run;
+    harness.finish(run, Outcome::Released).await;
+    assert_eq!(counts(harness).await, (3, 4));
     let run = harness.claim_one().await.run;
     let due = Due::Now;
     harness.finish(run, Outcome::Rescheduled { due }).await;

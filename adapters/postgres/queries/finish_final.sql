@@ -1,0 +1,35 @@
+-- Ends runs of which none goes back to pending: finish.sql at half of its cost. Their
+-- rows leave job_live, and each becomes a row of the history. Returns how many were
+-- ended, and which, unless all were.
+--
+-- Invariant: only the run that holds the current fence is ended, and each end
+-- is recorded once. The rows are locked in the order in which they come, which is that
+-- of their ids, as in every statement that waits for several. They are deleted without
+-- being locked before, which would find and write each once more. READ COMMITTED: a
+-- row that the statement had to wait for is checked again, so a run that was ended or
+-- lost meanwhile is left out; its newest version is what is deleted and recorded.
+-- Index: the primary keys of job_live and job_runs; not pending is written as in
+-- heartbeat.sql.
+WITH ended AS (
+    DELETE FROM /*schema*/job_live AS live
+    USING unnest(
+        $1::uuid[], $2::bigint[], $3::smallint[], $4::text[]
+    ) AS input (id, fence, run_end, error)
+    WHERE live.id = input.id AND live.fence = input.fence AND live.state <> 0
+    RETURNING
+        live.id, live.fence, live.attempt, live.worker, live.claimed_at,
+        input.run_end, input.error
+), recorded AS (
+    INSERT INTO /*schema*/job_runs (
+        job_id, fence, attempt, worker, claimed_at, ended_at, run_end, error
+    )
+    SELECT
+        id, fence, attempt, worker, claimed_at,
+        coalesce($5::timestamptz, statement_timestamp()), run_end, error
+    FROM ended
+)
+SELECT
+    count(*) AS ended,
+    CASE WHEN count(*) < cardinality($1::uuid[]) THEN array_agg(id) END AS ids,
+    CASE WHEN count(*) < cardinality($1::uuid[]) THEN array_agg(fence) END AS fences
+FROM ended
