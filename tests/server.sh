@@ -1,0 +1,232 @@
+# Sourced by the scripts that need a throwaway PostgreSQL server: starts one in a
+# directory of its own, installs it if it is missing, and leaves nothing behind.
+#
+# Before it is sourced, these are set:
+#   name             what the script calls itself in what it prints
+#   server_settings  lines for the server's postgresql.conf
+#
+# It offers `say`, `fail`, `run` for each step, `apt_install`, and `provide_server`,
+# which names the server in DATABASE_URL. It takes the traps of the signals and of
+# EXIT.
+# shellcheck shell=bash
+
+# How many servers to try: each takes a random port, and another process may
+# have taken that before.
+STARTS_MAX=10
+# How long, in seconds, a server may take until it accepts connections.
+START_TIMEOUT=60
+# How long, in seconds, a step may take to stop before it is killed.
+STOP_TIMEOUT=10
+
+say() {
+    printf '%s: %s\n' "$name" "$*" >&2
+}
+
+fail() {
+    say "$*"
+    exit 1
+}
+
+# --- What runs, and how it ends ---------------------------------------------
+
+# The process group of the current step, the server, its directory, and what else
+# is to be removed.
+step=
+server=
+dir=
+leftovers=()
+
+# Runs a command as a process group of its own. So a signal to this script is
+# acted upon at once, not when the command ends, and reaches all of the command.
+run() {
+    set -m
+    "$@" </dev/null &
+    step=$!
+    set +m
+    local status=0
+    wait "$step" || status=$?
+    step=
+    return "$status"
+}
+
+stop_step() {
+    [[ -n $step ]] || return 0
+    kill -TERM -- "-$step" 2>/dev/null || return 0
+    local deadline=$((SECONDS + STOP_TIMEOUT))
+    while kill -0 -- "-$step" 2>/dev/null; do
+        if ((SECONDS >= deadline)); then
+            kill -KILL -- "-$step" 2>/dev/null || true
+            return 0
+        fi
+        sleep 0.1
+    done
+}
+
+# Without mercy: nothing in it is worth a checkpoint.
+stop_server() {
+    [[ -n $server ]] || return 0
+    local postmaster
+    postmaster=$(sed -n 1p "$dir/data/postmaster.pid" 2>/dev/null) || true
+    kill -QUIT "${postmaster:-$server}" 2>/dev/null || true
+    wait "$server" 2>/dev/null || true
+    server=
+}
+
+clean_up() {
+    local status=$?
+    trap '' HUP INT TERM
+    stop_step
+    if [[ -n $server ]]; then
+        say "stopping the server"
+        stop_server
+    fi
+    if [[ -n $dir ]]; then
+        rm -rf -- "$dir"
+    fi
+    rm -f -- "${leftovers[@]}"
+    exit "$status"
+}
+
+trap clean_up EXIT
+trap 'exit 129' HUP
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+# --- What is installed ------------------------------------------------------
+
+apt_install() {
+    command -v apt-get >/dev/null ||
+        fail "$* is missing, and there is no apt-get here to install it: please install it yourself"
+    local as_root=()
+    if ((EUID != 0)); then
+        command -v sudo >/dev/null ||
+            fail "$* is missing: please run 'apt-get install $*' as root"
+        as_root=(sudo)
+    fi
+    say "installing $*"
+    "${as_root[@]}" apt-get -qq update &&
+        "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
+            apt-get -qq install --yes --no-install-recommends "$@" >&2
+}
+
+# Installed as a package, PostgreSQL makes a cluster and starts it with the
+# machine. Nobody asked for that.
+apt_install_postgres() {
+    local as_root=() settings=/etc/postgresql-common/createcluster.d
+    ((EUID == 0)) || as_root=(sudo)
+    apt_install postgresql-common
+    "${as_root[@]}" mkdir -p "$settings"
+    "${as_root[@]}" sh -c "echo 'create_main_cluster = false' >$settings/job-tests.conf"
+    local status=0
+    apt_install postgresql || status=$?
+    "${as_root[@]}" rm -f "$settings/job-tests.conf"
+    return "$status"
+}
+
+# Prints the directory of the server's programs: those in PATH, else the newest.
+postgres_bin() {
+    if command -v initdb >/dev/null && command -v postgres >/dev/null; then
+        dirname -- "$(readlink -f -- "$(command -v postgres)")"
+        return
+    fi
+    local found
+    found=$(find /usr/lib/postgresql/*/bin -name postgres 2>/dev/null | sort -V | tail -n 1) || true
+    [[ -n $found ]] || return 1
+    dirname -- "$found"
+}
+
+# --- The server -------------------------------------------------------------
+
+# PostgreSQL refuses to run as root. Prints the user to run it as; nothing if
+# that is the current one.
+server_user() {
+    ((EUID == 0)) || return 0
+    local user
+    for user in postgres nobody; do
+        if id -u "$user" >/dev/null 2>&1; then
+            echo "$user"
+            return
+        fi
+    done
+    fail "the server does not run as root, and there is neither a user postgres nor nobody"
+}
+
+# Becomes the server's user and runs a command in a directory that it can read.
+as_server_user() {
+    cd -- "$dir"
+    if [[ -z $user ]]; then
+        exec "$@"
+    elif command -v setpriv >/dev/null; then
+        exec setpriv --reuid "$user" --regid "$(id -g "$user")" --clear-groups -- "$@"
+    elif command -v runuser >/dev/null; then
+        exec runuser -u "$user" -- "$@"
+    else
+        # shellcheck disable=SC2016 # the inner shell is to expand it
+        exec su -s /bin/sh -c 'exec "$0" "$@"' -- "$user" "$@"
+    fi
+}
+
+make_cluster() {
+    # No password: the directory belongs to one user, and below only this
+    # machine is listened to.
+    if ! run as_server_user "$bin/initdb" --pgdata="$dir/data" --username=postgres \
+        --auth=trust --encoding=UTF8 --locale=C --no-sync >"$dir/initdb.log" 2>&1; then
+        cat "$dir/initdb.log" >&2
+        fail "could not make a cluster"
+    fi
+    echo 'host all all 127.0.0.1/32 trust' >"$dir/data/pg_hba.conf"
+    # Pools of several processes at once: hence the connections.
+    cat >>"$dir/data/postgresql.conf" <<SETTINGS
+listen_addresses = '127.0.0.1'
+unix_socket_directories = '$dir'
+max_connections = 300
+$server_settings
+SETTINGS
+}
+
+# Starts the server on a port, and waits until it accepts connections.
+start_server() {
+    set -m
+    as_server_user "$bin/postgres" -D "$dir/data" -p "$1" </dev/null >"$dir/server.log" 2>&1 &
+    server=$!
+    set +m
+    local deadline=$((SECONDS + START_TIMEOUT)) state
+    while ((SECONDS < deadline)); do
+        # The server's own word, on line 8: nobody else's on the same port.
+        state=$(sed -n 8p "$dir/data/postmaster.pid" 2>/dev/null) || true
+        [[ $state != ready* ]] || return 0
+        kill -0 "$server" 2>/dev/null || break
+        sleep 0.1
+    done
+    stop_server
+    return 1
+}
+
+# Starts a server of our own, and names it in DATABASE_URL.
+provide_server() {
+    bin=$(postgres_bin) || {
+        apt_install_postgres
+        bin=$(postgres_bin) || fail "PostgreSQL was installed, but is not where it should be"
+    }
+    user=$(server_user)
+    # A TMPDIR of root may be closed to the server's user.
+    local parent=${TMPDIR:-/tmp}
+    [[ -z $user ]] || parent=/tmp
+    dir=$(mktemp -d "$parent/job-tests.XXXXXX")
+    [[ -z $user ]] || chown -- "$user" "$dir"
+    say "making a cluster in $dir, with $("$bin/postgres" --version)"
+    make_cluster
+    local start port
+    for ((start = 1; start <= STARTS_MAX; start++)); do
+        # Below the range from which systems pick ports for connections.
+        port=$((20000 + RANDOM % 10000))
+        say "starting the server on port $port${user:+ as $user}"
+        if start_server "$port"; then
+            export DATABASE_URL="postgres://postgres@127.0.0.1:$port/postgres"
+            return
+        fi
+        grep -q 'Address already in use' "$dir/server.log" || break
+    done
+    cat "$dir/server.log" >&2
+    fail "could not start the server"
+}
