@@ -52,9 +52,9 @@ const HAPPENED: Happened = Happened {
         "losers at work",
         "begins cut",
         "unanswered spawns that happened",
-        "unanswered spawns that did not happen",
     ],
     in_the_long_run: &[
+        "unanswered spawns that did not happen",
         "abandoned",
         "losers told",
         "losers dropped",

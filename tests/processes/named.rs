@@ -224,9 +224,12 @@ async fn a_process_that_is_killed_amid_a_thousand_jobs_loses_none() {
     for id in &ids {
         let job = ended(&jobs, *id).await;
         assert_eq!(job.state(), JobState::Completed);
-        match &history(&job)[..] {
-            ["spawned", "started", "completed"] => assert_eq!(job.attempt(), 1),
-            ["spawned", "started", "lease lost", "started", "completed"] => {
+        // Those that were put back for want of a place did not run.
+        let mut ends = history(&job);
+        ends.retain(|event| !matches!(*event, "started" | "aborted"));
+        match &ends[..] {
+            ["spawned", "completed"] => assert_eq!(job.attempt(), 1),
+            ["spawned", "lease lost", "completed"] => {
                 assert_eq!(job.attempt(), 2);
                 lost += 1;
             }

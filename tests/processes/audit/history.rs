@@ -99,10 +99,10 @@ pub fn judge(case: &Case<'_>, job: &JobCase<'_>, due_at: Option<Micros>, finding
                 RunEnd::Released => end.attempt,
                 RunEnd::Rescheduled | RunEnd::Completed | RunEnd::Errored | RunEnd::Abandoned => 1,
             },
-            crashes: if end.end == RunEnd::Lost {
-                next.crashes + 1
-            } else {
-                0
+            crashes: match end.end {
+                RunEnd::Lost => next.crashes + 1,
+                RunEnd::Released => next.crashes,
+                _ => 0,
             },
             due_at: end.next_due_at.unwrap_or(Micros::MAX),
         };
@@ -135,9 +135,8 @@ fn explained(case: &Case<'_>, run: &RunCase<'_>, meant: Option<Meant>) -> bool {
             let process = case.processes.get(&end.worker);
             let asked = process.and_then(|process| process.asked_at);
             let asked = asked.is_some_and(|at| at <= end.ended_at);
-            // A worker without room puts back what a late claim brought it.
-            let late = case.was_disturbed(end.worker, end.claimed_at, end.ended_at);
-            asked || (run.seen.is_none() && late)
+            // A worker without room puts back what it has claimed ahead.
+            asked || run.seen.is_none()
         }
         // `leases` asks for more.
         RunEnd::Lost | RunEnd::Abandoned => true,
