@@ -8,7 +8,7 @@ use job_tokio::store::all_created;
 use job_tokio::{Store, Wake};
 use sqlx::postgres::PgArguments;
 use sqlx::query::Query;
-use sqlx::{Connection, PgConnection, PgPool, Postgres};
+use sqlx::{Connection, PgConnection, PgPool, Postgres, Transaction};
 use tokio::sync::mpsc;
 
 use crate::error::{read_error, store_error};
@@ -256,16 +256,25 @@ impl PostgresStore {
         now: Option<Timestamp>,
         command: &Command,
     ) -> Result<Reply, StoreError> {
-        let mut transaction = if self.poll_only() {
-            begin_with_settings(connection).await?
-        } else if spawn::needs_transaction(command) {
-            connection.begin_with(BEGIN).await.map_err(read_error)?
-        } else {
+        if !self.poll_only() && !spawn::needs_transaction(command) {
             return self.run(owner, connection, now, command).await;
-        };
+        }
+        let mut transaction = self.begin(connection).await?;
         let reply = self.run(owner, &mut transaction, now, command).await?;
         transaction.commit().await.map_err(store_error)?;
         Ok(reply)
+    }
+
+    /// Begins a transaction, with the settings that a pooler would not keep.
+    async fn begin<'c>(
+        &self,
+        connection: &'c mut PgConnection,
+    ) -> Result<Transaction<'c, Postgres>, StoreError> {
+        if self.poll_only() {
+            begin_with_settings(connection).await
+        } else {
+            connection.begin_with(BEGIN).await.map_err(read_error)
+        }
     }
 
     /// Carries out a spawn as a transaction of its own that fails when one of the
@@ -282,7 +291,7 @@ impl PostgresStore {
         if !self.poll_only() && !spawn::needs_transaction(spawn) {
             return spawn::spawn_new(self, connection, now, jobs).await;
         }
-        let mut transaction = begin_with_settings(connection).await?;
+        let mut transaction = self.begin(connection).await?;
         let reply = spawn::spawn_new(self, &mut transaction, now, jobs).await?;
         transaction.commit().await.map_err(store_error)?;
         Ok(reply)
@@ -312,11 +321,7 @@ impl PostgresStore {
         spawns: &[Command],
         all_new: bool,
     ) -> Result<Vec<Reply>, StoreError> {
-        let mut transaction = if self.poll_only() {
-            begin_with_settings(connection).await?
-        } else {
-            connection.begin_with(BEGIN).await.map_err(read_error)?
-        };
+        let mut transaction = self.begin(connection).await?;
         let mut replies = Vec::with_capacity(spawns.len());
         for spawn in spawns {
             let result = match spawn {

@@ -48,8 +48,8 @@ const PERIOD_JITTER: u32 = 10;
 ///
 /// Feed it with [`Worker::handle_input`], once or more often, then drain
 /// [`Worker::poll_action`] and perform each action in turn, then wait until
-/// [`Worker::poll_timeout`] or the next input. `now` is the worker's own monotonic time; one that goes
-/// backwards counts as standing still. Every [`Action::Execute`] must be
+/// [`Worker::poll_timeout`] or the next input. `now` is the worker's own monotonic
+/// time; one that goes backwards counts as standing still. Every [`Action::Execute`] must be
 /// answered by one [`Input::Replied`], every [`Action::Start`] by one
 /// [`Input::RunEnded`]. After [`Action::Stopped`] it does nothing more.
 ///

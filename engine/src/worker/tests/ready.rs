@@ -13,16 +13,7 @@ fn quick(answer_takes: Duration) -> Bench {
     });
     bench.spawn_many(1..=100);
     bench.pass(Duration::ZERO);
-    bench.connected = false;
-    for n in 0..2 {
-        let run = bench.started[n].run;
-        bench.end(run, Ended::Completed);
-    }
-    while !bench.wire.is_empty() {
-        bench.pass(answer_takes);
-        bench.answer();
-    }
-    bench.connected = true;
+    bench.end_during_a_claim(answer_takes);
     assert_eq!((bench.started.len(), bench.ready().len()), (4, 4));
     bench
 }
@@ -34,6 +25,20 @@ impl Bench {
         let claimed = claimed.filter(|job| job.state() == State::Running);
         let waits = |id: &JobId| self.started.iter().all(|started| started.run.job != *id);
         claimed.map(|job| job.id).filter(waits).collect()
+    }
+
+    /// Ends the two first runs, the second while the claim is under way to which the
+    /// first led; every answer takes so long.
+    fn end_during_a_claim(&mut self, answer_takes: Duration) {
+        self.connected = false;
+        for nth in 0..2 {
+            self.end_started(nth);
+        }
+        while !self.wire.is_empty() {
+            self.pass(answer_takes);
+            self.answer();
+        }
+        self.connected = true;
     }
 
     fn end_started(&mut self, nth: usize) {
@@ -155,13 +160,7 @@ fn a_job_that_was_tried_before_does_not_wait_in_a_worker() {
     bench.now = bench.now.saturating_add(LEASE);
     bench.pass(Duration::ZERO);
     assert_eq!(bench.started.len(), 2);
-    bench.connected = false;
-    for n in 0..2 {
-        bench.end_started(n);
-    }
-    while !bench.wire.is_empty() {
-        bench.answer();
-    }
+    bench.end_during_a_claim(Duration::ZERO);
     assert!(bench.started.len() > 2);
     assert!(bench.ready().is_empty());
 }
@@ -179,13 +178,7 @@ fn nothing_is_claimed_ahead_of_a_type_for_which_one_crash_is_the_last() {
         });
         bench.spawn_many(1..=100);
         bench.pass(Duration::ZERO);
-        bench.connected = false;
-        for n in 0..2 {
-            bench.end_started(n);
-        }
-        while !bench.wire.is_empty() {
-            bench.answer();
-        }
+        bench.end_during_a_claim(Duration::ZERO);
         assert!(bench.started.len() > 2);
         assert!(bench.ready().is_empty());
         let released = bench.model.jobs().flat_map(|job| &job.runs);
