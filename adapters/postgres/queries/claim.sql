@@ -1,15 +1,15 @@
 -- Takes due jobs: for each type a prefix of its pending ones, the longest due
--- first.
+-- first. If there were fewer than it could take, it also tells when the next of each
+-- type is due: a row with the type and the time alone. One row, or more, tells what
+-- time it is.
 --
 -- Invariant: a job is taken once. SKIP LOCKED passes over what another claim is
 -- taking, and never waits, so claims take part in no deadlock. READ COMMITTED: a
 -- row that changed since the snapshot is checked against the conditions again
 -- once it is locked, and the update then works on its newest version. The cost
 -- depends on the quotas, not on the backlog.
--- Index: job_live_pending, one range for each type; then the primary keys. The
--- ids go through an array, which the planner takes to be short. What a LATERAL
--- with a LIMIT returns it takes to be much: it would merge all of job_live and
--- of job_specs with it.
+-- Index: job_live_pending, one range for each type; then the primary keys, as in
+-- heartbeat.sql; and one entry of job_live_pending for each type.
 WITH clock AS (
     SELECT coalesce($6::timestamptz, statement_timestamp()) AS now
 ), picked AS MATERIALIZED (
@@ -37,6 +37,19 @@ WITH clock AS (
     WHERE live.id = ANY(ARRAY(SELECT id FROM picked))
     RETURNING live.id, live.job_type, live.fence, live.attempt, live.due_at,
         live.execution_state
+), later AS (
+    SELECT quota.job_type, next.due_at
+    FROM unnest($1::text[]) AS quota (job_type)
+    CROSS JOIN LATERAL (
+        SELECT live.due_at
+        FROM /*schema*/job_live AS live
+        WHERE live.state = 0
+          AND live.job_type = quota.job_type
+          AND live.due_at > coalesce($6::timestamptz, statement_timestamp())
+        ORDER BY live.due_at, live.id
+        LIMIT 1
+    ) AS next
+    WHERE (SELECT count(*) FROM picked) < (SELECT sum(max) FROM unnest($2::integer[]) AS max)
 )
 SELECT
     taken.id, taken.job_type, taken.fence, taken.attempt, taken.due_at,
@@ -44,5 +57,10 @@ SELECT
     specs.config::text AS config, specs.trace, specs.spawned_at,
     clock.now
 FROM clock
-LEFT JOIN (taken JOIN /*schema*/job_specs AS specs USING (id)) ON true
-ORDER BY taken.due_at, taken.id
+LEFT JOIN (
+    taken JOIN /*schema*/job_specs AS specs ON specs.id = ANY(ARRAY[taken.id])
+) ON true
+UNION ALL
+SELECT NULL, later.job_type, NULL, NULL, later.due_at, NULL, NULL, NULL, NULL, clock.now
+FROM clock, later
+ORDER BY due_at, id

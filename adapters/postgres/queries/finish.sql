@@ -7,8 +7,8 @@
 -- to wait for is checked again, so a run that was ended or lost meanwhile is left
 -- out; the delete and the update then work on the newest version of what is
 -- locked, and keep what a checkpoint wrote since the snapshot.
--- Index: the primary keys of job_live and job_runs; not pending is written as in
--- heartbeat.sql.
+-- Index: the primary keys of job_live and job_runs; not pending and the joins are
+-- written as in heartbeat.sql.
 WITH clock AS (
     SELECT coalesce($8::timestamptz, statement_timestamp()) AS now
 ), input AS (
@@ -30,14 +30,14 @@ WITH clock AS (
         input.run_end, input.error, input.final, input.due_at,
         coalesce(input.attempt, live.attempt) AS next_attempt
     FROM /*schema*/job_live AS live
-    JOIN input ON live.id = input.id AND live.fence = input.fence
+    JOIN input ON live.id = ANY(ARRAY[input.id]) AND live.fence = input.fence
     WHERE live.state <> 0
-    ORDER BY live.id
+    ORDER BY input.id
     FOR UPDATE OF live
 ), deleted AS (
     DELETE FROM /*schema*/job_live AS live
     USING locked
-    WHERE live.id = locked.id AND locked.final
+    WHERE live.id = ANY(ARRAY[locked.id]) AND locked.final
 ), updated AS (
     UPDATE /*schema*/job_live AS live
     SET state = 0,
@@ -50,7 +50,7 @@ WITH clock AS (
         claimed_at = NULL,
         lease_expires_at = NULL
     FROM locked
-    WHERE live.id = locked.id AND NOT locked.final
+    WHERE live.id = ANY(ARRAY[locked.id]) AND NOT locked.final
 ), recorded AS (
     INSERT INTO /*schema*/job_runs (
         job_id, fence, attempt, worker, claimed_at, ended_at, run_end, error, next_due_at

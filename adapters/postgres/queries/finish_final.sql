@@ -8,14 +8,14 @@
 -- being locked before, which would find and write each once more. READ COMMITTED: a
 -- row that the statement had to wait for is checked again, so a run that was ended or
 -- lost meanwhile is left out; its newest version is what is deleted and recorded.
--- Index: the primary keys of job_live and job_runs; not pending is written as in
--- heartbeat.sql.
+-- Index: the primary keys of job_live and job_runs; not pending and the join are
+-- written as in heartbeat.sql.
 WITH ended AS (
     DELETE FROM /*schema*/job_live AS live
     USING unnest(
         $1::uuid[], $2::bigint[], $3::smallint[], $4::text[]
     ) AS input (id, fence, run_end, error)
-    WHERE live.id = input.id AND live.fence = input.fence AND live.state <> 0
+    WHERE live.id = ANY(ARRAY[input.id]) AND live.fence = input.fence AND live.state <> 0
     RETURNING
         live.id, live.fence, live.attempt, live.worker, live.claimed_at,
         input.run_end, input.error

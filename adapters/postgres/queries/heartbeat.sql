@@ -10,19 +10,24 @@
 -- that the update needs no new index entries.
 -- Index: the primary key of job_live. Not pending is written so that
 -- job_live_running does not fit: the planner would read all of that for each
--- run, if it believes that few jobs run.
+-- run, if it believes that few jobs run. An id is compared as one of a list of one,
+-- so that it can only be looked up, for each run: by an equation, the planner would
+-- read all of the primary key instead, and compare each job that runs with each run
+-- that is named, if it believes that none runs. The order is that of the input for
+-- the same reason.
 WITH clock AS (
     SELECT coalesce($4::timestamptz, statement_timestamp()) AS now
 ), held AS MATERIALIZED (
     SELECT live.id
     FROM unnest($1::uuid[], $2::bigint[]) AS input (id, fence)
-    JOIN /*schema*/job_live AS live ON live.id = input.id AND live.fence = input.fence
+    JOIN /*schema*/job_live AS live
+        ON live.id = ANY(ARRAY[input.id]) AND live.fence = input.fence
     WHERE live.state <> 0
-    ORDER BY live.id
+    ORDER BY input.id
     FOR UPDATE OF live SKIP LOCKED
 )
 UPDATE /*schema*/job_live AS live
 SET lease_expires_at = least(clock.now + $3::interval, $5::timestamptz)
 FROM held, clock
-WHERE live.id = held.id
+WHERE live.id = ANY(ARRAY[held.id])
 RETURNING live.id, live.fence

@@ -11,7 +11,7 @@
 -- from the ordered part, or the planner may walk the primary key, which holds
 -- the backlog too. Then the primary key, for what lapsed; job_live_running does
 -- not fit there, since only what runs has a lease and the state need not be
--- asked again. The ids go through an array, as in claim.sql.
+-- asked again. The ids go through arrays, as in claim.sql and heartbeat.sql.
 WITH clock AS (
     SELECT coalesce($6::timestamptz, statement_timestamp()) AS now
 ), policy AS MATERIALIZED (
@@ -55,7 +55,7 @@ WITH clock AS (
 ), deleted AS (
     DELETE FROM /*schema*/job_live AS live
     USING decided
-    WHERE live.id = decided.id AND decided.error IS NOT NULL
+    WHERE live.id = ANY(ARRAY[decided.id]) AND decided.error IS NOT NULL
 ), updated AS (
     UPDATE /*schema*/job_live AS live
     SET state = 0,
@@ -67,7 +67,7 @@ WITH clock AS (
         claimed_at = NULL,
         lease_expires_at = NULL
     FROM decided, clock
-    WHERE live.id = decided.id AND decided.error IS NULL
+    WHERE live.id = ANY(ARRAY[decided.id]) AND decided.error IS NULL
 ), recorded AS (
     INSERT INTO /*schema*/job_runs (
         job_id, fence, attempt, worker, claimed_at, ended_at, run_end, error, next_due_at

@@ -5,13 +5,19 @@
 -- rows locked in the order of their ids. READ COMMITTED: a job that was taken
 -- back while this waited for its row no longer fits and is left out; none can be
 -- added, since a number is claimed under once.
--- Index: job_live_running by (worker, claim_seq).
+-- Index: job_live_running by (worker, claim_seq), apart from the ordered part as in
+-- reclaim.sql; then the primary keys, as in heartbeat.sql.
 WITH clock AS (
     SELECT coalesce($4::timestamptz, statement_timestamp()) AS now
-), held AS MATERIALIZED (
+), candidate AS MATERIALIZED (
     SELECT live.id
     FROM /*schema*/job_live AS live
     WHERE live.state = 1 AND live.worker = $1::uuid AND live.claim_seq = $2::bigint
+), held AS MATERIALIZED (
+    SELECT live.id
+    FROM /*schema*/job_live AS live
+    WHERE live.id = ANY(ARRAY(SELECT id FROM candidate))
+      AND live.state <> 0 AND live.worker = $1::uuid AND live.claim_seq = $2::bigint
     ORDER BY live.id
     FOR UPDATE
 ), taken AS (
@@ -28,5 +34,5 @@ SELECT
     specs.config::text AS config, specs.trace, specs.spawned_at,
     clock.now
 FROM clock
-LEFT JOIN (taken JOIN /*schema*/job_specs AS specs USING (id)) ON true
+LEFT JOIN (taken JOIN /*schema*/job_specs AS specs ON specs.id = ANY(ARRAY[taken.id])) ON true
 ORDER BY taken.due_at, taken.id

@@ -3,8 +3,10 @@
 --
 -- Invariant: writes and locks nothing; runs after heartbeat.sql as a statement
 -- of its own, so that it sees what came between.
--- Index: the primary key of job_live; not pending is written as in heartbeat.sql.
+-- Index: the primary key of job_live; not pending and the join are written as in
+-- heartbeat.sql.
 SELECT live.id, live.fence
 FROM unnest($1::uuid[], $2::bigint[]) AS input (id, fence)
-JOIN /*schema*/job_live AS live ON live.id = input.id AND live.fence = input.fence
+JOIN /*schema*/job_live AS live
+    ON live.id = ANY(ARRAY[input.id]) AND live.fence = input.fence
 WHERE live.state <> 0

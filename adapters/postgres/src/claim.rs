@@ -11,9 +11,8 @@ use crate::convert::{corrupt, count, get, get_count, get_run, get_time, interval
 use crate::error::{reply_lost, store_error};
 use crate::store::PostgresStore;
 
-/// One statement takes the jobs. When it took fewer than asked for, another
-/// reads when the next are due: a hint, so they need no transaction around them.
-/// The same goes for a repeat that finds nothing to renew and claims anew.
+/// A repeat that finds nothing to renew claims anew. What it would have found cannot
+/// come about between the two.
 pub(crate) async fn claim(
     store: &PostgresStore,
     connection: &mut PgConnection,
@@ -26,14 +25,8 @@ pub(crate) async fn claim(
             return Ok(Reply::Claimed(renewed));
         }
     }
-    let mut claimed = take(store, connection, now, claim).await?;
-    let hungry = hungry(&claim.quotas, &claimed.jobs);
-    if !hungry.is_empty() {
-        let next_due = next_due(store, connection, claimed.now, hungry).await;
-        // What was taken is committed by now.
-        claimed.next_due = next_due.map_err(reply_lost)?;
-    }
-    Ok(Reply::Claimed(claimed))
+    let taken = take(store, connection, now, claim).await?;
+    Ok(Reply::Claimed(taken))
 }
 
 async fn renew(
@@ -69,71 +62,65 @@ async fn take(
         .bind(now.map(time))
         .bind(time_max());
     let rows = take.fetch_all(connection).await.map_err(store_error)?;
-    claimed(&rows).map_err(reply_lost)
+    let mut claimed = claimed(&rows).map_err(reply_lost)?;
+    claimed.next_due = next_due(&claim.quotas, &claimed);
+    Ok(claimed)
 }
 
-async fn next_due(
-    store: &PostgresStore,
-    connection: &mut PgConnection,
-    now: Timestamp,
-    types: Vec<&str>,
-) -> Result<Vec<(JobType, Timestamp)>, sqlx::Error> {
-    let next_due = store.query(&store.sql().next_due);
-    let next_due = next_due.bind(types).bind(time(now));
-    let rows = next_due.fetch_all(connection).await?;
-    rows.iter()
-        .map(|row| {
-            let job_type: String = get(row, "job_type")?;
-            Ok((job_type.into(), get_time(row, "due_at")?))
+/// When the next job is due of each type of which there were fewer than its quota.
+fn next_due(quotas: &[Quota], claimed: &Claimed) -> Vec<(JobType, Timestamp)> {
+    let mut taken: BTreeMap<&JobType, u32> = BTreeMap::new();
+    for job in &claimed.jobs {
+        *taken.entry(&job.job_type).or_default() += 1;
+    }
+    let told: BTreeMap<&JobType, Timestamp> =
+        claimed.next_due.iter().map(|(of, at)| (of, *at)).collect();
+    quotas
+        .iter()
+        .filter(|quota| taken.get(&quota.job_type).copied().unwrap_or(0) < quota.jobs_max)
+        .filter_map(|quota| {
+            let at = told.get(&quota.job_type)?;
+            Some((quota.job_type.clone(), *at))
         })
         .collect()
 }
 
-/// The types of which there were fewer than their quota.
-fn hungry<'a>(quotas: &'a [Quota], jobs: &[ClaimedJob]) -> Vec<&'a str> {
-    let mut taken: BTreeMap<&JobType, u32> = BTreeMap::new();
-    for job in jobs {
-        *taken.entry(&job.job_type).or_default() += 1;
-    }
-    quotas
-        .iter()
-        .filter(|quota| taken.get(&quota.job_type).copied().unwrap_or(0) < quota.jobs_max)
-        .map(|quota| quota.job_type.as_str())
-        .collect()
-}
-
-/// One row for each job, or one that has only the time.
+/// A row is a job, or when the next of a type is due, or neither. Each has the time.
 fn claimed(rows: &[PgRow]) -> Result<Claimed, sqlx::Error> {
     let first = rows.first().ok_or_else(|| corrupt("now", "no row"))?;
-    let now = get_time(first, "now")?;
-    let mut jobs = Vec::with_capacity(rows.len());
-    for row in rows {
-        jobs.extend(claimed_job(row)?);
-    }
-    Ok(Claimed {
-        now,
-        jobs,
+    let mut claimed = Claimed {
+        now: get_time(first, "now")?,
+        jobs: Vec::with_capacity(rows.len()),
         next_due: Vec::new(),
-    })
+    };
+    for row in rows {
+        let Some(job_type) = get::<Option<String>>(row, "job_type")? else {
+            continue;
+        };
+        let job_type = JobType::from(job_type);
+        if get::<Option<uuid::Uuid>>(row, "id")?.is_none() {
+            let due_at = get_time(row, "due_at")?;
+            claimed.next_due.push((job_type, due_at));
+        } else {
+            claimed.jobs.push(claimed_job(row, job_type)?);
+        }
+    }
+    Ok(claimed)
 }
 
-fn claimed_job(row: &PgRow) -> Result<Option<ClaimedJob>, sqlx::Error> {
-    if get::<Option<uuid::Uuid>>(row, "id")?.is_none() {
-        return Ok(None);
-    }
-    let job_type: String = get(row, "job_type")?;
+fn claimed_job(row: &PgRow, job_type: JobType) -> Result<ClaimedJob, sqlx::Error> {
     let config: String = get(row, "config")?;
     let state: Option<String> = get(row, "execution_state")?;
-    Ok(Some(ClaimedJob {
+    Ok(ClaimedJob {
         run: get_run(row)?,
-        job_type: job_type.into(),
+        job_type,
         attempt: get_count(row, "attempt")?,
         due_at: get_time(row, "due_at")?,
         spawned_at: get_time(row, "spawned_at")?,
         config: Payload::from_json(config),
         state: state.map(Payload::from_json),
         trace: get(row, "trace")?,
-    }))
+    })
 }
 
 fn of<'a, T>(quotas: &'a [Quota], field: impl Fn(&'a Quota) -> T) -> Vec<T> {

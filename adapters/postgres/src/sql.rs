@@ -50,7 +50,6 @@ statements![
     finish_final,
     finished,
     heartbeat,
-    next_due,
     reclaim,
     renew_claim,
     running,

@@ -73,6 +73,54 @@ pub(crate) async fn bloat(database: &TestDatabase) {
     .await;
 }
 
+/// Jobs of a burst: as many as make it cheaper to read an index from end to end once
+/// than to look into it for each run of a batch, if few of them run.
+const BURST: i64 = 20_000;
+/// How many of these run.
+const BURST_RUNNING: i64 = 3_000;
+
+/// What the statistics say of a burst of jobs of which some run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Counted {
+    /// All of them are there, and none runs.
+    BeforeTheyRan,
+    /// Where as many were before, only a few are there.
+    BeforeTheyCame,
+}
+
+/// Fills a database with some thousands of jobs, and lets some of them run.
+pub(crate) async fn burst(database: &TestDatabase, counted: Counted) {
+    let mut connection = database.options().connect().await.unwrap();
+    match counted {
+        Counted::BeforeTheyRan => {
+            load(database, 1..=BURST, BURST + 1, -WEEK).await;
+            execute(&mut connection, "VACUUM ANALYZE").await;
+        }
+        Counted::BeforeTheyCame => {
+            load(database, 1..=BURST, BURST + 1, -WEEK).await;
+            // One at the end keeps the pages before it.
+            for (table, id) in TABLES.into_iter().zip(["id", "id", "job_id"]) {
+                let last = format!("lpad(to_hex({BURST}), 32, '0')::uuid");
+                let gone = format!("DELETE FROM {table} WHERE {id} <> {last}");
+                execute(&mut connection, &gone).await;
+            }
+            execute(&mut connection, "VACUUM ANALYZE").await;
+            for table in TABLES {
+                execute(&mut connection, &format!("DELETE FROM {table}")).await;
+            }
+            load(database, BURST + 1..=2 * BURST, 2 * BURST + 1, -WEEK).await;
+        }
+    }
+    let run = format!(
+        "UPDATE job_live SET state = 1, fence = fence + 1, worker = '{worker}', claim_seq = 1, \
+         claimed_at = now(), lease_expires_at = now() + interval '1 h' * (fence - 1) \
+         WHERE id IN (SELECT id FROM job_live WHERE job_type <> '{LATER}' \
+                      ORDER BY id DESC LIMIT {BURST_RUNNING})",
+        worker = Uuid::nil(),
+    );
+    execute(&mut connection, &run).await;
+}
+
 /// Jobs with these numbers as their ids, which so grow with time as real ones do.
 /// Their due times, in the week that begins `due_from_s` seconds from now, have
 /// nothing to do with that. One of `running_every` runs, with a lease that has run

@@ -19,7 +19,7 @@ pub(crate) struct Cost {
     pub(crate) returned: u64,
     /// Rows that the scans read, and one more for each time that they were begun:
     /// Postgres tells the average of those times, rounded. So what finds nothing
-    /// counts too.
+    /// counts too. And pairs of rows that a join compared in vain.
     pub(crate) rows: u64,
     /// Pages that were touched, in memory or not, for writing too.
     pub(crate) blocks: u64,
@@ -103,6 +103,7 @@ impl Cost {
         if scan && TABLES.contains(&text(node, "Relation Name")) {
             self.add_scan(node);
         }
+        self.rows += number(node, "Rows Removed by Join Filter") * number(node, "Actual Loops");
         for child in children(node) {
             self.add(child);
         }
