@@ -5,17 +5,16 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use job_engine::StoreError;
 use job_engine::gather::UNDER_WAY_MAX;
+use job_engine::{Command, StoreError};
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection, Executor, PgConnection, PgPool, Postgres, Transaction};
 
 use crate::error::read_error;
 
-/// The worker's connections: one for each kind of command, so that none waits for
-/// another, heartbeats least of all.
-const WORKER_CONNECTIONS: u32 = 4;
+/// Connections for one kind of command of the worker: it sends one at a time.
+const CONNECTIONS_OF_KIND: u32 = 1;
 /// One for each batch of spawns that may be under way.
 const SPAWNER_CONNECTIONS: u32 = UNDER_WAY_MAX as u32;
 /// How long a command waits for a connection of the worker.
@@ -70,7 +69,12 @@ pub(crate) const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
 /// of the application cannot keep the worker from renewing its leases.
 #[derive(Debug)]
 pub(crate) struct OwnPools {
-    pub(crate) worker: PgPool,
+    /// One for each kind of command of the worker. So none waits for another, heartbeats
+    /// least of all, and no connection prepares what others carry out.
+    claims: PgPool,
+    finishes: PgPool,
+    heartbeats: PgPool,
+    reclaims: PgPool,
     /// For spawns that share a commit.
     pub(crate) spawner: PgPool,
     pub(crate) announcer: PgPool,
@@ -83,18 +87,39 @@ impl OwnPools {
             own_pool(pool, connections, settings)
         };
         Self {
-            worker: own(WORKER_CONNECTIONS, &WORKER_SETTINGS),
+            claims: own(CONNECTIONS_OF_KIND, &WORKER_SETTINGS),
+            finishes: own(CONNECTIONS_OF_KIND, &WORKER_SETTINGS),
+            heartbeats: own(CONNECTIONS_OF_KIND, &WORKER_SETTINGS),
+            reclaims: own(CONNECTIONS_OF_KIND, &WORKER_SETTINGS),
             spawner: own(SPAWNER_CONNECTIONS, &SPAWNER_SETTINGS),
             announcer: own(1, &ANNOUNCER_SETTINGS),
         }
     }
 
+    /// Those of the worker for this kind of command, if it sends it.
+    pub(crate) fn of(&self, command: &Command) -> Option<&PgPool> {
+        match command {
+            Command::Claim(_) => Some(&self.claims),
+            Command::Finish(_) => Some(&self.finishes),
+            Command::Heartbeat(_) => Some(&self.heartbeats),
+            Command::Reclaim(_) => Some(&self.reclaims),
+            Command::Spawn(_) | Command::Checkpoint(_) | Command::Find(_) => None,
+        }
+    }
+
     /// Closes those of the worker. The others go on, as spawning does.
     pub(crate) async fn close(&self) {
-        self.worker.close().await;
-        // A connection that was just being given back may have come too late to
-        // be closed; now it is there.
-        self.worker.close().await;
+        for pool in [
+            &self.claims,
+            &self.finishes,
+            &self.heartbeats,
+            &self.reclaims,
+        ] {
+            pool.close().await;
+            // A connection that was just being given back may have come too late to
+            // be closed; now it is there.
+            pool.close().await;
+        }
     }
 }
 

@@ -47,8 +47,8 @@ impl StoreOptions {
 ///
 /// What the application asks for (reads, checkpoints, unique jobs, many at once) goes
 /// through its own pool. The rest goes through connections that this store opens with
-/// the same options when they are needed: at most four for what the worker does
-/// (claims, ends, heartbeats, recovery), two for spawns, one for announcements; one
+/// the same options when they are needed: one each for what the worker does (claims,
+/// ends, heartbeats, recovery), two for spawns, one for announcements; one
 /// more listens.
 #[derive(Clone, Debug)]
 pub struct PostgresStore {
@@ -62,19 +62,6 @@ pub(crate) enum Owner {
     Worker,
     /// One of the application's pool, or of a transaction of its own.
     Application,
-}
-
-impl Owner {
-    /// Who carries out a command that is no part of a transaction.
-    fn of(command: &Command) -> Self {
-        match command {
-            Command::Spawn(_) | Command::Checkpoint(_) | Command::Find(_) => Owner::Application,
-            Command::Claim(_)
-            | Command::Finish(_)
-            | Command::Heartbeat(_)
-            | Command::Reclaim(_) => Owner::Worker,
-        }
-    }
 }
 
 #[derive(Debug)]
@@ -366,10 +353,9 @@ impl Store for PostgresStore {
         command: &Command,
     ) -> Result<Reply, StoreError> {
         command.check()?;
-        let owner = Owner::of(command);
-        let busy = match owner {
-            Owner::Worker => Busy::acquire(&self.inner.own.worker).await,
-            Owner::Application => Busy::acquire_idle(&self.inner.pool).await,
+        let (owner, busy) = match self.inner.own.of(command) {
+            Some(pool) => (Owner::Worker, Busy::acquire(pool).await),
+            None => (Owner::Application, Busy::acquire_idle(self.pool()).await),
         };
         let mut busy = busy.map_err(read_error)?;
         let result = self.run_alone(owner, busy.connection(), now, command).await;

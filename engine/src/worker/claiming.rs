@@ -92,7 +92,8 @@ impl Worker {
             self.demand.learn(self.now, &work.claim.quotas, &claimed);
         }
         let took = self.now.saturating_since(work.sent_at);
-        self.ready.claim_took(took, self.config.lease);
+        let (lease, executing) = (self.config.lease, self.runs.executing());
+        self.ready.claim_took(took, lease, executing);
         let (brought, mut put_back) = (claimed.jobs.len(), 0);
         for job in claimed.jobs {
             if planted(Bug::LateClaimNotReleased) && self.phase != Phase::Running {

@@ -24,6 +24,9 @@ use crate::time::Timestamp;
 /// So many jobs are claimed ahead for each run that ended during the last claim:
 /// twice what ends during the next one, with claims sent at half.
 const AHEAD_FACTOR: u32 = 4;
+/// So many if the worker had run out of jobs by the end of that claim: more runs could
+/// have ended then, and how many is not known.
+const AHEAD_FACTOR_DRY: u32 = 16;
 /// At most so many: one batch is worked off while the next is claimed.
 pub(super) const AHEAD_MAX: u32 = 2 * BATCH_LEN_MAX as u32;
 /// With each claim during which fewer runs ended, it is less by this share: one claim in
@@ -73,9 +76,11 @@ impl Ready {
         self.ended = 0;
     }
 
-    /// A claim was answered, after so long.
-    pub(super) fn claim_took(&mut self, took: Duration, lease: Duration) {
-        let needed = self.ended.saturating_mul(AHEAD_FACTOR).min(AHEAD_MAX);
+    /// A claim was answered, after so long, and so many runners were at work then.
+    pub(super) fn claim_took(&mut self, took: Duration, lease: Duration, executing: u32) {
+        let dry = executing == 0 && self.jobs.is_empty();
+        let factor = if dry { AHEAD_FACTOR_DRY } else { AHEAD_FACTOR };
+        let needed = self.ended.saturating_mul(factor).min(AHEAD_MAX);
         self.ahead = needed.max(self.ahead - self.ahead.div_ceil(AHEAD_DECAY));
         if planted(Bug::AheadWithoutNeed) {
             self.ahead = AHEAD_FACTOR;

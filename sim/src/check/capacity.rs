@@ -19,6 +19,8 @@ const SLACK_US: u64 = 150_000;
 const HEARD_US: u64 = 20_000;
 /// So many jobs may be claimed ahead for each run that ended during the last claim.
 const AHEAD_FACTOR: u32 = 4;
+/// So many if all jobs had ended by then that the worker held.
+const AHEAD_FACTOR_DRY: u32 = 16;
 /// And by so much, as a share, it is less at most than it was before.
 const AHEAD_DECAY: u32 = 8;
 /// A job that was claimed ahead may wait for so long, in microseconds, or for so many
@@ -38,6 +40,8 @@ pub(super) struct Ahead {
     sent_us: u64,
     /// When that claim was answered, if it was.
     answered_us: Option<u64>,
+    /// How many jobs it held then, running or not.
+    left: usize,
     /// What [`Ahead::max`] was before: a claim that fails teaches nothing.
     max_before: u32,
     kept_us: u64,
@@ -60,10 +64,15 @@ impl Ahead {
             return self.max_before;
         };
         let heard_us = answered_us + HEARD_US;
-        let during = self.ended_us.iter();
-        let during = during.filter(|ended_us| **ended_us <= heard_us).count();
-        let during = u32::try_from(during).unwrap_or(u32::MAX);
-        let max = during.saturating_mul(AHEAD_FACTOR);
+        let ended = |from_us: u64| {
+            let ended = self.ended_us.iter();
+            ended.filter(|at| (from_us..=heard_us).contains(at)).count()
+        };
+        // It may hear of a run that ends later before it hears of the answer.
+        let dry = self.left <= ended(answered_us);
+        let factor = if dry { AHEAD_FACTOR_DRY } else { AHEAD_FACTOR };
+        let during = u32::try_from(ended(0)).unwrap_or(u32::MAX);
+        let max = during.saturating_mul(factor);
         let before = self.max_before - self.max_before.div_ceil(AHEAD_DECAY);
         max.min(2 * BATCH_LEN_MAX as u32).max(before)
     }
@@ -77,8 +86,9 @@ impl Ahead {
         self.sent_us = now_us;
     }
 
-    fn claim_answered(&mut self, now_us: u64, lease_us: u64) {
+    fn claim_answered(&mut self, now_us: u64, executing: usize, lease_us: u64) {
         self.answered_us = Some(now_us);
+        self.left = executing + self.held(now_us);
         let took_us = now_us - self.sent_us;
         self.kept_us = (took_us * KEPT_CLAIMS)
             .clamp(KEPT_US, KEPT_MAX_US)
@@ -205,7 +215,7 @@ fn answered(worker: &mut WorkerBook, claimed: &Claimed, fresh: &[Run], now_us: u
     let draining = worker.shutdown_us.is_some();
     let lease_us = worker.knobs.lease_ms.max(40) * 1_000;
     let ahead = &mut worker.ahead;
-    ahead.claim_answered(now_us, lease_us);
+    ahead.claim_answered(now_us, executing, lease_us);
     // What it did not ask for it may put back at once.
     if draining || claimed.jobs.len() > asked_for as usize {
         return;

@@ -2,19 +2,23 @@
 
 use super::*;
 
-/// A worker with two places, which it knows to be quick: its first two runs ended
-/// during one claim. Two runs are at work, four jobs are ready. Every answer of the store
-/// took so long.
-fn quick(answer_takes: Duration) -> Bench {
+/// A worker with so many places, which it knows to be quick: its first two runs ended
+/// during one claim. Every answer of the store took so long.
+fn quick_with(jobs_max: u32, answer_takes: Duration) -> Bench {
     let mut bench = Bench::with(|config| {
-        config.jobs_max = 2;
-        config.jobs_min = 2;
+        (config.jobs_max, config.jobs_min) = (jobs_max, jobs_max);
         config.poll_interval_deaf = secs(3600);
     });
     bench.spawn_many(1..=100);
     bench.pass(Duration::ZERO);
     bench.end_during_a_claim(answer_takes);
-    assert_eq!((bench.started.len(), bench.ready().len()), (4, 4));
+    bench
+}
+
+/// One with three places. Three runs are at work, four jobs are ready.
+fn quick(answer_takes: Duration) -> Bench {
+    let bench = quick_with(3, answer_takes);
+    assert_eq!((bench.started.len(), bench.ready().len()), (5, 4));
     bench
 }
 
@@ -59,19 +63,25 @@ fn nothing_is_claimed_ahead_while_runs_outlast_the_claims() {
 }
 
 #[test]
+fn a_worker_that_runs_out_of_jobs_claims_more_ahead() {
+    let bench = quick_with(2, Duration::ZERO);
+    assert_eq!((bench.started.len(), bench.ready().len()), (4, 16));
+}
+
+#[test]
 fn what_is_ready_starts_without_a_round_trip() {
     let mut bench = quick(Duration::ZERO);
     bench.connected = false;
     for nth in 2..6 {
         bench.end_started(nth);
-        assert_eq!(bench.started.len(), nth + 3);
+        assert_eq!(bench.started.len(), nth + 4);
     }
     let order: Vec<u128> = bench
         .started
         .iter()
         .map(|job| job.run.job.0.as_u128())
         .collect();
-    assert_eq!(order, [1, 2, 3, 4, 5, 6, 7, 8]);
+    assert_eq!(order, [1, 2, 3, 4, 5, 6, 7, 8, 9]);
 }
 
 #[test]
@@ -87,7 +97,7 @@ fn what_finds_no_place_in_time_is_put_back() {
         assert_eq!(bench.job(job).state(), State::Pending);
     }
     // What runs goes on, and there is no place for more.
-    assert_eq!((bench.started.len(), bench.stops.len()), (4, 0));
+    assert_eq!((bench.started.len(), bench.stops.len()), (5, 0));
 }
 
 #[test]
@@ -108,7 +118,7 @@ fn the_leases_of_what_is_ready_are_renewed() {
         Command::Heartbeat(heartbeat) => Some(heartbeat.runs.len()),
         _ => None,
     });
-    assert_eq!(renewed, Some(6));
+    assert_eq!(renewed, Some(7));
 }
 
 #[test]
@@ -119,7 +129,7 @@ fn what_is_ready_is_not_started_once_its_lease_may_have_run_out() {
     bench.connected = false;
     bench.now = bench.now.saturating_add(LEASE);
     bench.end_started(2);
-    assert_eq!(bench.started.len(), 4);
+    assert_eq!(bench.started.len(), 5);
     bench.connected = true;
     bench.answer();
     for job in ready {
@@ -135,8 +145,8 @@ fn a_shutdown_puts_back_at_once_what_is_ready() {
     for job in ready {
         assert_eq!(bench.ends(job), [RunEnd::Released]);
     }
-    assert_eq!(bench.stops.len(), 2);
-    for nth in 2..4 {
+    assert_eq!(bench.stops.len(), 3);
+    for nth in 2..5 {
         bench.end_started(nth);
     }
     assert!(bench.stopped);
