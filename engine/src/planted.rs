@@ -144,6 +144,8 @@ bugs! {
         "a repeated claim that finds more jobs than there is room for starts them all";
     AheadWithoutNeed, "ahead_without_need", Engine, None,
         "jobs are claimed ahead of their places though no run ends soon";
+    AlwaysDry, "always_dry", Engine, None,
+        "jobs are claimed ahead as if the worker had run out of jobs, also where it has not";
     ReadyKept, "ready_kept", Engine, Some(25),
         "a job that was claimed ahead is kept however long it finds no place";
     DrainStillStarts, "drain_still_starts", Engine, Some(15),

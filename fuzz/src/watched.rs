@@ -236,8 +236,8 @@ impl Watched {
         let mut brings = Vec::new();
         match (&call.command, result) {
             (Command::Claim(_), Ok(Reply::Claimed(claimed))) => {
-                // Four for each run that ended meanwhile, or sixteen if none is left, two
-                // batches at most; and no less than seven eighths of what it was.
+                // Four for each run that ended meanwhile, or up to sixteen if none is left,
+                // two batches at most; and no less than seven eighths of what it was.
                 let before = self.ahead_max - self.ahead_max.div_ceil(8);
                 let each = if self.executing.is_empty() { 16 } else { 4 };
                 self.ahead_max = (each * self.ended).min(2 * BATCH_LEN_MAX).max(before);

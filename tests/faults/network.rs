@@ -64,13 +64,12 @@ async fn connections_that_break_at_any_moment_lose_and_double_nothing() {
 
 /// By their head comments, or their text. Some only follow when another took effect
 /// and its reply was lost.
-const STATEMENTS: [(&str, Option<&str>); 13] = [
+const STATEMENTS: [(&str, Option<&str>); 12] = [
     ("-- Takes due jobs", None),
     (
         "-- Finds the jobs that run by a claim",
         Some("-- Takes due jobs"),
     ),
-    ("-- When the next job of each type is due", None),
     ("-- Ends runs", None),
     ("-- How runs ended", Some("-- Ends runs")),
     ("-- Renews leases", None),

@@ -186,9 +186,9 @@ mod postgres {
 
         /// A pool of the application's. Give this or a connection string.
         ///
-        /// The worker opens up to five further connections of its own with the
-        /// same options, so that runners that use up the pool cannot keep it
-        /// from renewing their leases.
+        /// The service opens up to eight further connections with the same options: up
+        /// to five for its worker, so that runners that use up the pool cannot keep it
+        /// from renewing their leases, and three for spawns and announcements.
         ///
         /// Give it the hook that [`is_in_transaction`] shows, or what the
         /// application itself writes on the pool may be lost after a `begin` whose

@@ -8,8 +8,12 @@
 -- row that changed since the snapshot is checked against the conditions again
 -- once it is locked, and the update then works on its newest version. The cost
 -- depends on the quotas, not on the backlog.
+-- When the next is due is a hint, and of the same snapshot: what another worker puts
+-- off meanwhile is neither taken nor told.
 -- Index: job_live_pending, one range for each type; then the primary keys, as in
--- heartbeat.sql; and one entry of job_live_pending for each type.
+-- heartbeat.sql; and one entry of job_live_pending for each type. The ids go through an
+-- array. What a LATERAL with a LIMIT returns the planner takes to be much: it would
+-- join all of job_live with it.
 WITH clock AS (
     SELECT coalesce($6::timestamptz, statement_timestamp()) AS now
 ), picked AS MATERIALIZED (

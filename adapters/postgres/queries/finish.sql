@@ -30,7 +30,7 @@ WITH clock AS (
         input.run_end, input.error, input.final, input.due_at,
         coalesce(input.attempt, live.attempt) AS next_attempt
     FROM /*schema*/job_live AS live
-    JOIN input ON live.id = ANY(ARRAY[input.id]) AND live.fence = input.fence
+    JOIN input ON live.id = ANY(ARRAY[input.id]) AND live.fence = ANY(ARRAY[input.fence])
     WHERE live.state <> 0
     ORDER BY input.id
     FOR UPDATE OF live

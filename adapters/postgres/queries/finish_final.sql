@@ -15,7 +15,7 @@ WITH ended AS (
     USING unnest(
         $1::uuid[], $2::bigint[], $3::smallint[], $4::text[]
     ) AS input (id, fence, run_end, error)
-    WHERE live.id = ANY(ARRAY[input.id]) AND live.fence = input.fence AND live.state <> 0
+    WHERE live.id = ANY(ARRAY[input.id]) AND live.fence = ANY(ARRAY[input.fence]) AND live.state <> 0
     RETURNING
         live.id, live.fence, live.attempt, live.worker, live.claimed_at,
         input.run_end, input.error

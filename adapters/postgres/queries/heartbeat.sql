@@ -10,18 +10,19 @@
 -- that the update needs no new index entries.
 -- Index: the primary key of job_live. Not pending is written so that
 -- job_live_running does not fit: the planner would read all of that for each
--- run, if it believes that few jobs run. An id is compared as one of a list of one,
--- so that it can only be looked up, for each run: by an equation, the planner would
--- read all of the primary key instead, and compare each job that runs with each run
--- that is named, if it believes that none runs. The order is that of the input for
--- the same reason.
+-- run, if it believes that few jobs run. Ids and fences are compared as ones of a list
+-- of one, so that they can only be looked up, for each run: by equations, the planner
+-- would read all of the primary key instead, and compare each job that runs with each
+-- run that is named, if it believes that none runs. The order is that of the input for
+-- the same reason. Pinned by
+-- `no_statement_costs_more_where_jobs_were_counted_before_they_ran`.
 WITH clock AS (
     SELECT coalesce($4::timestamptz, statement_timestamp()) AS now
 ), held AS MATERIALIZED (
     SELECT live.id
     FROM unnest($1::uuid[], $2::bigint[]) AS input (id, fence)
     JOIN /*schema*/job_live AS live
-        ON live.id = ANY(ARRAY[input.id]) AND live.fence = input.fence
+        ON live.id = ANY(ARRAY[input.id]) AND live.fence = ANY(ARRAY[input.fence])
     WHERE live.state <> 0
     ORDER BY input.id
     FOR UPDATE OF live SKIP LOCKED

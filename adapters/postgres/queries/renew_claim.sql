@@ -3,8 +3,8 @@
 --
 -- Invariant: changes only the ends of leases that this very claim granted, the
 -- rows locked in the order of their ids. READ COMMITTED: a job that was taken
--- back while this waited for its row no longer fits and is left out; none can be
--- added, since a number is claimed under once.
+-- back while this waited for its row no longer fits and is left out. What the claim
+-- took after this looked is found by the next repeat, or its lease runs out.
 -- Index: job_live_running by (worker, claim_seq), apart from the ordered part as in
 -- reclaim.sql; then the primary keys, as in heartbeat.sql.
 WITH clock AS (

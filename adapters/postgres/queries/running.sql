@@ -8,5 +8,5 @@
 SELECT live.id, live.fence
 FROM unnest($1::uuid[], $2::bigint[]) AS input (id, fence)
 JOIN /*schema*/job_live AS live
-    ON live.id = ANY(ARRAY[input.id]) AND live.fence = input.fence
+    ON live.id = ANY(ARRAY[input.id]) AND live.fence = ANY(ARRAY[input.fence])
 WHERE live.state <> 0

@@ -11,8 +11,9 @@ use crate::convert::{corrupt, count, get, get_count, get_run, get_time, interval
 use crate::error::{reply_lost, store_error};
 use crate::store::PostgresStore;
 
-/// A repeat that finds nothing to renew claims anew. What it would have found cannot
-/// come about between the two.
+/// A repeat that finds nothing to renew claims anew, under the same number. If the first
+/// try takes effect only now, a further repeat finds what it took, or the leases of that
+/// run out.
 pub(crate) async fn claim(
     store: &PostgresStore,
     connection: &mut PgConnection,
@@ -74,7 +75,7 @@ fn next_due(quotas: &[Quota], claimed: &Claimed) -> Vec<(JobType, Timestamp)> {
         *taken.entry(&job.job_type).or_default() += 1;
     }
     let told: BTreeMap<&JobType, Timestamp> =
-        claimed.next_due.iter().map(|(of, at)| (of, *at)).collect();
+        claimed.next_due.iter().map(|(t, at)| (t, *at)).collect();
     quotas
         .iter()
         .filter(|quota| taken.get(&quota.job_type).copied().unwrap_or(0) < quota.jobs_max)

@@ -32,6 +32,7 @@ mod find;
 mod finish;
 mod lease;
 mod listen;
+mod pools;
 mod reclaim;
 mod schema;
 mod session;

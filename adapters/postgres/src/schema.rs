@@ -8,7 +8,8 @@ use sqlx::{ConnectOptions, Connection, Executor, PgConnection};
 use thiserror::Error;
 
 use crate::convert::get;
-use crate::session::{BEGIN, Busy, connect_options};
+use crate::pools::Busy;
+use crate::session::{BEGIN, connect_options};
 use crate::sql::quote;
 use crate::store::PostgresStore;
 

@@ -5,38 +5,40 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use job_engine::StoreError;
 use job_engine::gather::UNDER_WAY_MAX;
-use job_engine::{Command, StoreError};
-use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection, Executor, PgConnection, PgPool, Postgres, Transaction};
 
 use crate::error::read_error;
+use crate::pools::OwnPool;
 
-/// Connections for one kind of command of the worker: it sends one at a time.
-const CONNECTIONS_OF_KIND: u32 = 1;
+/// The worker's connections: one for each kind of command, so that none waits for
+/// another, heartbeats least of all.
+const WORKER_CONNECTIONS: u32 = 4;
 /// One for each batch of spawns that may be under way.
 const SPAWNER_CONNECTIONS: u32 = UNDER_WAY_MAX as u32;
 /// How long a command waits for a connection of the worker.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
-/// A connection that was idle for so long is tried out before it is used.
-const IDLE_TRUSTED: Duration = Duration::from_secs(20);
 /// How long that may take.
-const PING_TIMEOUT: Duration = Duration::from_secs(2);
+pub(crate) const PING_TIMEOUT: Duration = Duration::from_secs(2);
 /// The code of "current transaction is aborted".
 const IN_FAILED_TRANSACTION: &str = "25P02";
 
 /// What holds for the worker's commands.
 ///
 /// The statistics of a queue are out of date as soon as they are made. So plans that
-/// read a whole table are ruled out, and the statements are written so that one plan
-/// is left for each, whatever the statistics say: it is made once and kept. Pinned by
+/// read a whole table are ruled out, and the statements are written so that each finds
+/// its rows in one way only, whatever the statistics say. Plans that are made whenever
+/// it pleases autovacuum are then good enough to be kept in between. Pinned by
 /// `no_statement_costs_more_among_a_million_jobs` and its kin. Compiling a plan because
 /// its estimate is absurd is ruled out too. The timeouts are shorter than the driver's
 /// longest, so that a command which was given up on does not linger.
-const WORKER_SETTINGS: [(&str, &str); 6] = [
+const WORKER_SETTINGS: [(&str, &str); 8] = [
     ("enable_seqscan", "off"),
     ("enable_bitmapscan", "off"),
+    ("enable_indexscan", "on"),
+    ("enable_nestloop", "on"),
     ("jit", "off"),
     ("plan_cache_mode", "force_generic_plan"),
     ("statement_timeout", "'20s'"),
@@ -69,79 +71,38 @@ pub(crate) const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
 /// of the application cannot keep the worker from renewing its leases.
 #[derive(Debug)]
 pub(crate) struct OwnPools {
-    /// One for each kind of command of the worker. So none waits for another, heartbeats
-    /// least of all, and no connection prepares what others carry out.
-    claims: PgPool,
-    finishes: PgPool,
-    heartbeats: PgPool,
-    reclaims: PgPool,
+    pub(crate) worker: OwnPool,
     /// For spawns that share a commit.
-    pub(crate) spawner: PgPool,
-    pub(crate) announcer: PgPool,
+    pub(crate) spawner: OwnPool,
+    pub(crate) announcer: OwnPool,
 }
 
 impl OwnPools {
     pub(crate) fn new(pool: &PgPool, poll_only: bool) -> Self {
         let own = |connections, settings: &[(&str, &str)]| {
             let settings = (!poll_only).then(|| set_all("SET", settings));
-            own_pool(pool, connections, settings)
+            OwnPool::new(sqlx_pool(pool, connections, settings))
         };
         Self {
-            claims: own(CONNECTIONS_OF_KIND, &WORKER_SETTINGS),
-            finishes: own(CONNECTIONS_OF_KIND, &WORKER_SETTINGS),
-            heartbeats: own(CONNECTIONS_OF_KIND, &WORKER_SETTINGS),
-            reclaims: own(CONNECTIONS_OF_KIND, &WORKER_SETTINGS),
+            worker: own(WORKER_CONNECTIONS, &WORKER_SETTINGS),
             spawner: own(SPAWNER_CONNECTIONS, &SPAWNER_SETTINGS),
             announcer: own(1, &ANNOUNCER_SETTINGS),
         }
     }
 
-    /// Those of the worker for this kind of command, if it sends it.
-    pub(crate) fn of(&self, command: &Command) -> Option<&PgPool> {
-        match command {
-            Command::Claim(_) => Some(&self.claims),
-            Command::Finish(_) => Some(&self.finishes),
-            Command::Heartbeat(_) => Some(&self.heartbeats),
-            Command::Reclaim(_) => Some(&self.reclaims),
-            Command::Spawn(_) | Command::Checkpoint(_) | Command::Find(_) => None,
-        }
-    }
-
     /// Closes those of the worker. The others go on, as spawning does.
     pub(crate) async fn close(&self) {
-        for pool in [
-            &self.claims,
-            &self.finishes,
-            &self.heartbeats,
-            &self.reclaims,
-        ] {
-            pool.close().await;
-            // A connection that was just being given back may have come too late to
-            // be closed; now it is there.
-            pool.close().await;
-        }
+        self.worker.close().await;
     }
 }
 
 /// Without `settings` where a pooler would give them to others.
-fn own_pool(pool: &PgPool, connections: u32, settings: Option<String>) -> PgPool {
+fn sqlx_pool(pool: &PgPool, connections: u32, settings: Option<String>) -> PgPool {
     let connect = connect_options(pool);
     let own_pool = PgPoolOptions::new()
         .min_connections(0)
         .max_connections(connections)
-        .acquire_timeout(ACQUIRE_TIMEOUT)
-        // Asking each time would double the round trips; a connection that
-        // broke since shows at the command itself, which is repeated then.
-        .test_before_acquire(false)
-        .before_acquire(|connection, meta| {
-            Box::pin(async move {
-                if meta.idle_for >= IDLE_TRUSTED {
-                    let ping = tokio::time::timeout(PING_TIMEOUT, connection.ping()).await;
-                    ping.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-                }
-                Ok(true)
-            })
-        });
+        .acquire_timeout(ACQUIRE_TIMEOUT);
     let Some(settings) = settings else {
         return own_pool.connect_lazy_with(connect);
     };
@@ -223,70 +184,4 @@ pub async fn is_in_transaction(connection: &mut PgConnection) -> Result<bool, sq
 pub(crate) async fn is_left_behind(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
     let asked = tokio::time::timeout(PING_TIMEOUT, is_in_transaction(connection)).await;
     asked.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
-}
-
-/// A pooled connection while a command runs on it.
-///
-/// A command that does not end well, because its future was dropped or the
-/// connection broke, takes its connection out of the pool. Returned, it would first
-/// be waited for, and a peer that is gone without a word answers never: a few of
-/// those and the pool would be empty for good.
-pub(crate) struct Busy(Option<PoolConnection<Postgres>>);
-
-impl Busy {
-    pub(crate) async fn acquire(pool: &PgPool) -> Result<Self, sqlx::Error> {
-        Ok(Self(Some(pool.acquire().await?)))
-    }
-
-    /// A connection of the application, in no transaction.
-    ///
-    /// One that somebody left in a transaction ([`is_in_transaction`], sqlx issue
-    /// 4393) is closed, and so is one that turns out to be dead. One round trip.
-    /// Pinned by
-    /// `a_begin_that_is_dropped_at_any_await_takes_no_later_spawn_with_it`.
-    pub(crate) async fn acquire_idle(pool: &PgPool) -> Result<Self, sqlx::Error> {
-        // After all that were in the pool it makes a new one.
-        let mut tries = pool.options().get_max_connections();
-        loop {
-            let mut busy = Self::acquire(pool).await?;
-            match is_left_behind(busy.connection()).await {
-                Ok(false) => return Ok(busy),
-                Ok(true) if tries == 0 => {
-                    let text = "every connection of the pool is in a transaction that was begun \
-                                past sqlx; begin none in the hooks of the pool";
-                    return Err(sqlx::Error::Configuration(text.into()));
-                }
-                Err(error) if tries == 0 => return Err(error),
-                Ok(true) | Err(_) => tries -= 1,
-            }
-        }
-    }
-
-    pub(crate) fn connection(&mut self) -> &mut PgConnection {
-        self.0
-            .as_mut()
-            .expect("only give_back() takes the connection")
-    }
-
-    /// The command has ended with this result.
-    pub(crate) fn done<T>(self, result: &Result<T, StoreError>) {
-        match result {
-            // A begin that failed half way leaves a transaction behind.
-            Err(StoreError::Unknown(_) | StoreError::Failed(_)) => {}
-            Ok(_) | Err(StoreError::Rejected(_)) => self.give_back(),
-        }
-    }
-
-    /// Back to the pool: nothing was left undone.
-    pub(crate) fn give_back(mut self) {
-        drop(self.0.take());
-    }
-}
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        if let Some(connection) = self.0.take() {
-            drop(connection.detach());
-        }
-    }
 }

@@ -12,7 +12,8 @@ use sqlx::{Connection, PgConnection, PgPool, Postgres, Transaction};
 use tokio::sync::mpsc;
 
 use crate::error::{read_error, store_error};
-use crate::session::{BEGIN, Busy, OwnPools, begin_with_settings};
+use crate::pools::Busy;
+use crate::session::{BEGIN, OwnPools, begin_with_settings};
 use crate::sql::{SchemaNameError, Sql, check_schema_name};
 use crate::{claim, find, finish, lease, listen, reclaim, spawn};
 
@@ -47,8 +48,8 @@ impl StoreOptions {
 ///
 /// What the application asks for (reads, checkpoints, unique jobs, many at once) goes
 /// through its own pool. The rest goes through connections that this store opens with
-/// the same options when they are needed: one each for what the worker does (claims,
-/// ends, heartbeats, recovery), two for spawns, one for announcements; one
+/// the same options when they are needed: at most four for what the worker does
+/// (claims, ends, heartbeats, recovery), two for spawns, one for announcements; one
 /// more listens.
 #[derive(Clone, Debug)]
 pub struct PostgresStore {
@@ -62,6 +63,19 @@ pub(crate) enum Owner {
     Worker,
     /// One of the application's pool, or of a transaction of its own.
     Application,
+}
+
+impl Owner {
+    /// Who carries out a command that is no part of a transaction.
+    fn of(command: &Command) -> Self {
+        match command {
+            Command::Spawn(_) | Command::Checkpoint(_) | Command::Find(_) => Owner::Application,
+            Command::Claim(_)
+            | Command::Finish(_)
+            | Command::Heartbeat(_)
+            | Command::Reclaim(_) => Owner::Worker,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -353,9 +367,10 @@ impl Store for PostgresStore {
         command: &Command,
     ) -> Result<Reply, StoreError> {
         command.check()?;
-        let (owner, busy) = match self.inner.own.of(command) {
-            Some(pool) => (Owner::Worker, Busy::acquire(pool).await),
-            None => (Owner::Application, Busy::acquire_idle(self.pool()).await),
+        let owner = Owner::of(command);
+        let busy = match owner {
+            Owner::Worker => self.inner.own.worker.acquire().await,
+            Owner::Application => Busy::acquire_idle(self.pool()).await,
         };
         let mut busy = busy.map_err(read_error)?;
         let result = self.run_alone(owner, busy.connection(), now, command).await;
@@ -369,9 +384,8 @@ impl Store for PostgresStore {
         spawn: &Command,
     ) -> Result<Reply, StoreError> {
         spawn.check()?;
-        let mut busy = Busy::acquire(&self.inner.own.spawner)
-            .await
-            .map_err(read_error)?;
+        let busy = self.inner.own.spawner.acquire().await;
+        let mut busy = busy.map_err(read_error)?;
         let mut result = self.spawn_new_alone(busy.connection(), now, spawn).await;
         if let Err(StoreError::Rejected(_)) = result {
             // One of them is there: that is no reason for the others to go alone.
@@ -398,9 +412,8 @@ impl Store for PostgresStore {
         if types.is_empty() {
             return Ok(());
         }
-        let mut busy = Busy::acquire(&self.inner.own.announcer)
-            .await
-            .map_err(read_error)?;
+        let busy = self.inner.own.announcer.acquire().await;
+        let mut busy = busy.map_err(read_error)?;
         let result = self.announce_alone(busy.connection(), types).await;
         busy.done(&result);
         result

@@ -92,8 +92,10 @@ impl Worker {
             self.demand.learn(self.now, &work.claim.quotas, &claimed);
         }
         let took = self.now.saturating_since(work.sent_at);
-        let (lease, executing) = (self.config.lease, self.runs.executing());
-        self.ready.claim_took(took, lease, executing);
+        let asked_for: u32 = work.claim.quotas.iter().map(|quota| quota.jobs_max).sum();
+        let full = claimed.jobs.len() >= asked_for as usize;
+        let idle = self.runs.executing() == 0 && self.ready.len() == 0;
+        self.ready.claim_took(took, self.config.lease, full && idle);
         let (brought, mut put_back) = (claimed.jobs.len(), 0);
         for job in claimed.jobs {
             if planted(Bug::LateClaimNotReleased) && self.phase != Phase::Running {

@@ -97,7 +97,7 @@ impl Worker {
         if matches!(state.phase, RunPhase::Ready | RunPhase::Finishing) {
             return;
         }
-        self.ready.run_ended();
+        self.ready.run_ended(state.age(self.now));
         let of = (state.job_type.clone(), state.attempt);
         // A heartbeat that crossed the caller's commit found the run over, too.
         if state.lost && !matches!(ended, Ended::Settled(_)) {

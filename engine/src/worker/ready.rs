@@ -3,7 +3,9 @@
 //!
 //! How many depends on how fast the runners are. A claim that takes as long as ten
 //! runs finds forty jobs more than there are places; where no run ends meanwhile,
-//! nothing is claimed ahead, and a job is left for a worker that has a place.
+//! nothing is claimed ahead, and a job is left for a worker that has a place. A worker
+//! that runs out of jobs before the claim brings more cannot know how fast its runners
+//! are. It goes up faster, as far as all would find a place in time.
 //!
 //! A process that dies costs all jobs that it holds an attempt, and counts as a crash
 //! of theirs. For what waits that is unjust, so it happens to a job once at most: only
@@ -24,8 +26,8 @@ use crate::time::Timestamp;
 /// So many jobs are claimed ahead for each run that ended during the last claim:
 /// twice what ends during the next one, with claims sent at half.
 const AHEAD_FACTOR: u32 = 4;
-/// So many if the worker had run out of jobs by the end of that claim: more runs could
-/// have ended then, and how many is not known.
+/// So many if the worker had run out of jobs by the end of that claim, although it
+/// brought all that was asked for.
 const AHEAD_FACTOR_DRY: u32 = 16;
 /// At most so many: one batch is worked off while the next is claimed.
 pub(super) const AHEAD_MAX: u32 = 2 * BATCH_LEN_MAX as u32;
@@ -46,6 +48,8 @@ pub(super) struct Ready {
     ahead: u32,
     /// Runs that ended since the last claim was sent.
     ended: u32,
+    /// How long the longest of them lasted.
+    longest: Duration,
     /// How long a job may wait.
     kept_max: Duration,
 }
@@ -68,18 +72,24 @@ impl Ready {
         self.jobs.push_back((now, job));
     }
 
-    pub(super) fn run_ended(&mut self) {
+    pub(super) fn run_ended(&mut self, lasted: Duration) {
         self.ended = self.ended.saturating_add(1);
+        self.longest = self.longest.max(lasted);
     }
 
     pub(super) fn claim_sent(&mut self) {
-        self.ended = 0;
+        (self.ended, self.longest) = (0, Duration::ZERO);
     }
 
-    /// A claim was answered, after so long, and so many runners were at work then.
-    pub(super) fn claim_took(&mut self, took: Duration, lease: Duration, executing: u32) {
-        let dry = executing == 0 && self.jobs.is_empty();
-        let factor = if dry { AHEAD_FACTOR_DRY } else { AHEAD_FACTOR };
+    /// A claim was answered, after so long. `dry`: it brought all that it asked for, and
+    /// the worker had nothing left to run.
+    pub(super) fn claim_took(&mut self, took: Duration, lease: Duration, dry: bool) {
+        let dry = dry || planted(Bug::AlwaysDry);
+        let in_time = self.longest.saturating_mul(AHEAD_FACTOR_DRY) <= KEPT_MIN;
+        let factor = match dry && in_time {
+            true => AHEAD_FACTOR_DRY,
+            false => AHEAD_FACTOR,
+        };
         let needed = self.ended.saturating_mul(factor).min(AHEAD_MAX);
         self.ahead = needed.max(self.ahead - self.ahead.div_ceil(AHEAD_DECAY));
         if planted(Bug::AheadWithoutNeed) {

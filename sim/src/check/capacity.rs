@@ -1,7 +1,7 @@
 //! A worker runs no more jobs than it may, asks for no more than it has use for, and
 //! lets none wait that has a place, or that will not get one soon.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use job_engine::limits::BATCH_LEN_MAX;
 use job_engine::store::{Claimed, ClaimedJob, Finish};
@@ -19,7 +19,8 @@ const SLACK_US: u64 = 150_000;
 const HEARD_US: u64 = 20_000;
 /// So many jobs may be claimed ahead for each run that ended during the last claim.
 const AHEAD_FACTOR: u32 = 4;
-/// So many if all jobs had ended by then that the worker held.
+/// So many if the claim brought all that was asked for, all jobs had ended by then that
+/// the worker held before, and runs are so short that all will find a place in time.
 const AHEAD_FACTOR_DRY: u32 = 16;
 /// And by so much, as a share, it is less at most than it was before.
 const AHEAD_DECAY: u32 = 8;
@@ -35,13 +36,16 @@ pub(super) struct Ahead {
     ready: BTreeMap<Run, Waits>,
     /// How many it might hold when it sent its last claim, running or not.
     held_max: usize,
-    /// When the runs ended of which it heard since then, true time.
-    ended_us: VecDeque<u64>,
+    /// When the runs ended of which it heard since then, true time, and how long each
+    /// lasted.
+    ended_us: VecDeque<(u64, u64)>,
     sent_us: u64,
     /// When that claim was answered, if it was.
     answered_us: Option<u64>,
-    /// How many jobs it held then, running or not.
-    left: usize,
+    /// The jobs that it held then, running or not, but for those that ended at once.
+    left: BTreeSet<Run>,
+    /// Whether the answer brought all that was asked for.
+    full: bool,
     /// What [`Ahead::max`] was before: a claim that fails teaches nothing.
     max_before: u32,
     kept_us: u64,
@@ -64,14 +68,18 @@ impl Ahead {
             return self.max_before;
         };
         let heard_us = answered_us + HEARD_US;
-        let ended = |from_us: u64| {
-            let ended = self.ended_us.iter();
-            ended.filter(|at| (from_us..=heard_us).contains(at)).count()
+        let during = self.ended_us.iter().filter(|(at, _)| *at <= heard_us);
+        // Of those that certainly count.
+        let certain = |at: u64| self.sent_us < at && at < answered_us;
+        let certain = self.ended_us.iter().filter(|(at, _)| certain(*at));
+        let longest_us = certain.map(|(_, lasted_us)| *lasted_us).max().unwrap_or(0);
+        let in_time = longest_us * u64::from(AHEAD_FACTOR_DRY) <= KEPT_US + SLACK_US;
+        let factor = if self.full && self.left.is_empty() && in_time {
+            AHEAD_FACTOR_DRY
+        } else {
+            AHEAD_FACTOR
         };
-        // It may hear of a run that ends later before it hears of the answer.
-        let dry = self.left <= ended(answered_us);
-        let factor = if dry { AHEAD_FACTOR_DRY } else { AHEAD_FACTOR };
-        let during = u32::try_from(ended(0)).unwrap_or(u32::MAX);
+        let during = u32::try_from(during.count()).unwrap_or(u32::MAX);
         let max = during.saturating_mul(factor);
         let before = self.max_before - self.max_before.div_ceil(AHEAD_DECAY);
         max.min(2 * BATCH_LEN_MAX as u32).max(before)
@@ -82,13 +90,24 @@ impl Ahead {
         self.answered_us = None;
         self.held_max = (jobs_max + self.max_before) as usize;
         let before_us = now_us.saturating_sub(HEARD_US);
-        self.ended_us.retain(|ended_us| *ended_us >= before_us);
+        self.ended_us.retain(|(at, _)| *at >= before_us);
         self.sent_us = now_us;
     }
 
-    fn claim_answered(&mut self, now_us: u64, executing: usize, lease_us: u64) {
+    fn ended(&mut self, run: Run, now_us: u64, lasted_us: u64) {
+        self.ended_us.push_back((now_us, lasted_us));
+        // It may hear of this before it hears of the answer.
+        if self.answered_us.is_some_and(|at| now_us <= at + HEARD_US) {
+            self.left.remove(&run);
+        }
+    }
+
+    fn claim_answered(&mut self, now_us: u64, executing: &BTreeSet<Run>, lease_us: u64) {
         self.answered_us = Some(now_us);
-        self.left = executing + self.held(now_us);
+        self.left = executing.clone();
+        let ready = self.ready.iter();
+        let ready = ready.filter(|(_, waits)| now_us < waits.held_us);
+        self.left.extend(ready.map(|(run, _)| *run));
         let took_us = now_us - self.sent_us;
         self.kept_us = (took_us * KEPT_CLAIMS)
             .clamp(KEPT_US, KEPT_MAX_US)
@@ -136,6 +155,13 @@ pub(super) fn event(books: &mut Books, event: &Event<'_>) -> Verdict {
         }
         _ => Vec::new(),
     };
+    let lasted_us = match event {
+        Event::Ended { run, .. } => {
+            let started_us = books.run(*run).and_then(|run| run.started_us);
+            now_us - started_us.unwrap_or(now_us)
+        }
+        _ => 0,
+    };
     let Some(worker) = books.worker_mut(who).filter(|worker| worker.is_up(who)) else {
         return Ok(());
     };
@@ -144,7 +170,7 @@ pub(super) fn event(books: &mut Books, event: &Event<'_>) -> Verdict {
             exceeded(worker, job.run)?;
             worker.ahead.ready.remove(&job.run);
         }
-        Event::Ended { .. } => worker.ahead.ended_us.push_back(now_us),
+        Event::Ended { run, .. } => worker.ahead.ended(*run, now_us, lasted_us),
         Event::Sent { call, command } if call.is_of_engine() => match command {
             Command::Claim(claim) => {
                 if !claim.repeat {
@@ -211,17 +237,18 @@ fn answered(worker: &mut WorkerBook, claimed: &Claimed, fresh: &[Run], now_us: u
     let asked_for: u32 = worker.pace.claim().map_or(0, |sent: SentClaim| {
         sent.quotas().map(|(_, jobs_max)| jobs_max).sum()
     });
-    let executing = worker.executing.len();
+    let executing = &worker.executing;
     let draining = worker.shutdown_us.is_some();
     let lease_us = worker.knobs.lease_ms.max(40) * 1_000;
     let ahead = &mut worker.ahead;
     ahead.claim_answered(now_us, executing, lease_us);
+    ahead.full = claimed.jobs.len() >= asked_for as usize;
     // What it did not ask for it may put back at once.
     if draining || claimed.jobs.len() > asked_for as usize {
         return;
     }
     for run in fresh {
-        if executing + ahead.ready.len() < ahead.held_max {
+        if executing.len() + ahead.ready.len() < ahead.held_max {
             ahead.wait(*run, now_us, lease_us);
         }
     }

@@ -19,8 +19,10 @@ pub(crate) struct Cost {
     pub(crate) returned: u64,
     /// Rows that the scans read, and one more for each time that they were begun:
     /// Postgres tells the average of those times, rounded. So what finds nothing
-    /// counts too. And pairs of rows that a join compared in vain.
+    /// counts too.
     pub(crate) rows: u64,
+    /// Pairs of rows that a join compared in vain.
+    pub(crate) pairs: u64,
     /// Pages that were touched, in memory or not, for writing too.
     pub(crate) blocks: u64,
     /// Whether the plan was compiled.
@@ -89,6 +91,7 @@ impl Cost {
             bitmap: false,
             returned: number(root, "Actual Rows"),
             rows: 0,
+            pairs: 0,
             blocks,
             compiled: explained.get("JIT").is_some(),
             plan: outline(root, 0),
@@ -103,7 +106,7 @@ impl Cost {
         if scan && TABLES.contains(&text(node, "Relation Name")) {
             self.add_scan(node);
         }
-        self.rows += number(node, "Rows Removed by Join Filter") * number(node, "Actual Loops");
+        self.pairs += number(node, "Rows Removed by Join Filter") * number(node, "Actual Loops");
         for child in children(node) {
             self.add(child);
         }

@@ -68,6 +68,45 @@ fn a_worker_that_runs_out_of_jobs_claims_more_ahead() {
     assert_eq!((bench.started.len(), bench.ready().len()), (4, 16));
 }
 
+/// Many that are long may end at the same time by chance, and what is claimed ahead
+/// then waits while other workers have places.
+#[test]
+fn a_worker_that_runs_out_of_long_jobs_claims_no_more_ahead_than_else() {
+    for (lasted, ready) in [(Duration::from_millis(60), 16), (secs(60), 4)] {
+        let mut bench = Bench::with(|config| {
+            (config.jobs_max, config.jobs_min) = (2, 2);
+            config.poll_interval_deaf = secs(3600);
+        });
+        bench.spawn_many(1..=100);
+        bench.pass(Duration::ZERO);
+        bench.pass(lasted);
+        bench.end_during_a_claim(Duration::ZERO);
+        assert_eq!((bench.started.len(), bench.ready().len()), (4, ready));
+    }
+}
+
+/// It had asked for more, and there was none.
+#[test]
+fn a_worker_that_finds_too_few_jobs_claims_no_more_ahead_than_else() {
+    let mut bench = Bench::with(|config| {
+        (config.jobs_max, config.jobs_min) = (3, 3);
+        config.poll_interval_deaf = secs(3600);
+    });
+    bench.spawn_many(1..=3);
+    bench.pass(Duration::ZERO);
+    bench.connected = false;
+    // The first end leads to a claim, which finds nothing.
+    bench.end_started(0);
+    bench.end_started(1);
+    bench.end_started(2);
+    bench.connected = true;
+    bench.answer();
+    bench.spawn_many(4..=100);
+    bench.input(Input::Woken(TYPE));
+    let ready = bench.ready().len();
+    assert!(ready <= 2 * 4, "{ready}");
+}
+
 #[test]
 fn what_is_ready_starts_without_a_round_trip() {
     let mut bench = quick(Duration::ZERO);
