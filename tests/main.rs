@@ -14,4 +14,5 @@ mod scenarios;
 mod seed_api;
 mod stores;
 mod support;
+mod testing;
 mod tracing;

@@ -14,6 +14,7 @@ use tokio::time::timeout;
 
 use crate::backend::{AtomicWrite, Backend};
 use crate::error::JobError;
+use crate::record::Record;
 
 /// How long one call of the store may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -32,6 +33,7 @@ pub(crate) struct Core<B: Backend> {
     worker: WorkerId,
     entropy: Entropy,
     spawns: AtomicU64,
+    record: Record,
 }
 
 impl<B: Backend> Core<B> {
@@ -52,6 +54,7 @@ impl<B: Backend> Core<B> {
             worker: entropy.worker_id(),
             entropy,
             spawns: AtomicU64::new(0),
+            record: Record::default(),
         }
     }
 
@@ -80,6 +83,12 @@ impl<B: Backend> Core<B> {
         self.worker
     }
 
+    /// What was asked for.
+    #[cfg(feature = "testing")]
+    pub(crate) fn record(&self) -> &Record {
+        &self.record
+    }
+
     /// Tells a spawn from all others.
     pub(crate) fn spawn_token(&self) -> i64 {
         let n = self.spawns.fetch_add(1, Ordering::Relaxed);
@@ -95,6 +104,7 @@ impl<B: Backend> Core<B> {
     /// Carries out a command, and again while its outcome is unknown.
     pub(crate) async fn execute(&self, command: &Command) -> Result<Reply, StoreError> {
         let _busy = self.clock.busy();
+        self.record.add(command);
         let mut calls = 0;
         loop {
             calls += 1;
@@ -119,6 +129,7 @@ impl<B: Backend> Core<B> {
         // One that is refused is not to take others along.
         command.check()?;
         if !job.unique_type {
+            self.record.add(&command);
             let _busy = self.clock.busy();
             match self.gathered.spawn(job.clone()).await {
                 Told::Spawned(spawned) => return Ok(spawned),
@@ -137,6 +148,7 @@ impl<B: Backend> Core<B> {
         let _busy = self.clock.busy();
         let batches = u32::try_from(spawns.len()).unwrap_or(u32::MAX);
         let limit = CALL_TIMEOUT.saturating_mul(batches.max(1));
+        spawns.iter().for_each(|spawn| self.record.add(spawn));
         let mut calls = 0;
         loop {
             calls += 1;
@@ -155,6 +167,7 @@ impl<B: Backend> Core<B> {
         command: &Command,
     ) -> Result<Reply, StoreError> {
         let _busy = self.clock.busy();
+        self.record.add(command);
         let call = op.execute(&self.store, self.clock.store_time(), command);
         within(CALL_TIMEOUT, call).await
     }

@@ -101,6 +101,7 @@
 //!   of its runs.
 //! - `es-entity`: runners can complete with an `es_entity::DbOp`.
 //! - `json-schema`: JSON schemas of the event types.
+//! - `testing`: [`testing`], for tests of applications.
 //! - `tokio-task-names`: names the task of each run after its job; needs
 //!   `--cfg tokio_unstable`.
 //! - `sim`: lets a simulator kill a worker, and choose where it dies.
@@ -121,11 +122,14 @@ mod job;
 mod job_type;
 #[cfg(feature = "postgres")]
 mod migrate;
+mod record;
 mod registry;
 mod runner;
 mod service;
 mod spawner;
 mod spec;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod trace;
 
 #[cfg(feature = "postgres")]

@@ -40,7 +40,7 @@ struct Registered<B: Backend> {
 }
 
 /// An initializer without the type of its config.
-trait InitRunner<B: Backend>: Send + Sync {
+pub(crate) trait InitRunner<B: Backend>: Send + Sync {
     fn init_runner(
         &self,
         core: &Arc<Core<B>>,
@@ -142,7 +142,7 @@ impl<B: Backend> Inner<B> {
         let job_type = JobType::from(job.job_type.clone());
         let (retry, result) = match self.registry.types.get(&job_type) {
             Some(registered) => {
-                let result = self.perform(registered, job, signal).await;
+                let result = perform(&*registered.init, &self.core, job, signal).await;
                 (registered.retry.clone(), result)
             }
             None => {
@@ -165,29 +165,6 @@ impl<B: Backend> Inner<B> {
                 failed(&message)
             }
         }
-    }
-
-    async fn perform(
-        &self,
-        registered: &Registered<B>,
-        job: ClaimedJob,
-        signal: StopSignal,
-    ) -> Result<JobCompletion<B>, JobError> {
-        let job_type = JobType::from(job.job_type.clone());
-        let seen = Job::from_claim(&job, self.core.clock().timestamp());
-        // Errors of the user need not be Send, so they become texts before
-        // anything else is awaited.
-        let runner = registered.init.init_runner(&self.core, &seen);
-        let runner = runner.map_err(|error| JobError::InitializerFailed {
-            job_type: job_type.clone(),
-            source: chain(&*error).into(),
-        })?;
-        let current = CurrentJob::new(Arc::clone(&self.core), job, signal);
-        let result = runner.run(current).await;
-        result.map_err(|error| JobError::RunnerFailed {
-            job_type,
-            source: chain(&*error).into(),
-        })
     }
 
     async fn conclude(&self, run: Run, completion: JobCompletion<B>) -> Ended {
@@ -263,6 +240,30 @@ impl<B: Backend> Inner<B> {
             }
         }
     }
+}
+
+/// Makes the runner of a claimed job, and lets it run.
+pub(crate) async fn perform<B: Backend>(
+    init: &(impl InitRunner<B> + ?Sized),
+    core: &Arc<Core<B>>,
+    job: ClaimedJob,
+    signal: StopSignal,
+) -> Result<JobCompletion<B>, JobError> {
+    let job_type = JobType::from(job.job_type.clone());
+    let seen = Job::from_claim(&job, core.clock().timestamp());
+    // Errors of the user need not be Send, so they become texts before
+    // anything else is awaited.
+    let runner = init.init_runner(core, &seen);
+    let runner = runner.map_err(|error| JobError::InitializerFailed {
+        job_type: job_type.clone(),
+        source: chain(&*error).into(),
+    })?;
+    let current = CurrentJob::new(Arc::clone(core), job, signal);
+    let result = runner.run(current).await;
+    result.map_err(|error| JobError::RunnerFailed {
+        job_type,
+        source: chain(&*error).into(),
+    })
 }
 
 fn record_failure(retry: &RetrySettings, attempt: u32, message: &str) {

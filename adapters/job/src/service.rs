@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use job_engine::worker::WorkerConfig;
+use job_engine::worker::{TypeConfig, WorkerConfig};
 use job_engine::{Command, Entropy, Reply};
 use job_tokio::{ClockHandle, DriverConfig, DriverHandle};
 use tracing::instrument;
@@ -183,21 +183,8 @@ impl<B: Backend> Jobs<B> {
     /// # }
     /// ```
     pub async fn start_poll(&mut self) -> Result<(), JobError> {
-        let registry = self.registry().take().expect(REGISTRY_CONSUMED);
-        let types = registry.type_configs();
-        for of_type in &types {
-            of_type.job_type.check().map_err(JobError::Rejected)?;
-        }
-        let poller = &self.settings.poller_config;
-        let worker = WorkerConfig {
-            types,
-            jobs_max: u32::try_from(poller.max_jobs_per_process).unwrap_or(u32::MAX),
-            jobs_min: u32::try_from(poller.min_jobs_per_process).unwrap_or(u32::MAX),
-            lease: poller.job_lost_interval,
-            poll_interval: self.settings.poll_interval,
-            poll_interval_deaf: self.settings.poll_interval_deaf,
-            shutdown_timeout: poller.shutdown_timeout,
-        };
+        let registry = self.take_registry()?;
+        let worker = self.worker_config(registry.type_configs());
         let runners = Runners::new(Arc::clone(&self.core), registry);
         self.driver = Some(Arc::new(DriverHandle::start(DriverConfig {
             store: self.core.store().clone(),
@@ -273,13 +260,41 @@ impl<B: Backend> Jobs<B> {
         driver.is_some_and(|driver| driver.is_running())
     }
 
+    /// The registry, of which there is one.
+    pub(crate) fn take_registry(&self) -> Result<Registry<B>, JobError> {
+        let registry = self.registry().take().expect(REGISTRY_CONSUMED);
+        for of_type in registry.type_configs() {
+            of_type.job_type.check().map_err(JobError::Rejected)?;
+        }
+        Ok(registry)
+    }
+
+    /// How a worker of these types behaves.
+    pub(crate) fn worker_config(&self, types: Vec<TypeConfig>) -> WorkerConfig {
+        let poller = &self.settings.poller_config;
+        WorkerConfig {
+            types,
+            jobs_max: u32::try_from(poller.max_jobs_per_process).unwrap_or(u32::MAX),
+            jobs_min: u32::try_from(poller.min_jobs_per_process).unwrap_or(u32::MAX),
+            lease: poller.job_lost_interval,
+            poll_interval: self.settings.poll_interval,
+            poll_interval_deaf: self.settings.poll_interval_deaf,
+            shutdown_timeout: poller.shutdown_timeout,
+        }
+    }
+
+    #[cfg(feature = "testing")]
+    pub(crate) fn core(&self) -> &Arc<Core<B>> {
+        &self.core
+    }
+
     fn registry(&self) -> MutexGuard<'_, Option<Registry<B>>> {
         // A panic of the caller's doing leaves the registry as it is.
         self.registry.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn seed_of_the_system() -> Result<[u8; 32], JobError> {
+pub(crate) fn seed_of_the_system() -> Result<[u8; 32], JobError> {
     let mut seed = [0; 32];
     getrandom::fill(&mut seed)
         .map_err(|error| JobError::Config(format!("no randomness to be had: {error}")))?;

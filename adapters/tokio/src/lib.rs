@@ -23,7 +23,7 @@ pub use clock::{
     ArtificialClockConfig, ArtificialMode, BusyGuard, Clock, ClockController, ClockHandle,
     ClockSleep, ClockTimeout, Elapsed, Participant,
 };
-pub use driver::{DriverConfig, DriverHandle, RunJob, StopSignal, store_timeout};
+pub use driver::{DriverConfig, DriverHandle, RunJob, StopSignal, panic_text, store_timeout};
 pub use memory::{MemoryStore, MemoryTransaction};
 pub use spawns::Spawns;
 pub use store::{Store, Wake};

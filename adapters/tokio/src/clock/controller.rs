@@ -110,6 +110,21 @@ impl ClockController {
         }
     }
 
+    /// What the clock shows and who sleeps until when, for the message of a test that
+    /// waits in vain: most likely for this clock, which nobody moves.
+    pub fn waiting(&self) -> String {
+        match &self.clock {
+            Controlled::Manual(clock) => clock.waiting(),
+            Controlled::Auto(clock) => match clock.next_wake() {
+                Some(at) => format!(
+                    "The clock shows {}; the next sleep lasts until {at}",
+                    clock.now()
+                ),
+                None => format!("The clock shows {}, and nobody sleeps on it", clock.now()),
+            },
+        }
+    }
+
     /// What the clock shows.
     pub fn now(&self) -> DateTime<Utc> {
         match &self.clock {

@@ -24,6 +24,9 @@ const YIELDS: usize = 8;
 /// than a healthy store call takes, shorter than anyone watches a test hang.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// So many sleeps are told of one by one.
+const TOLD_MAX: usize = 5;
+
 /// A clock that stands still until it is moved. It moves in steps, from one
 /// sleeper's time to the next one's; between two of them it waits until nothing
 /// is busy.
@@ -89,6 +92,23 @@ impl ManualClock {
 
     pub(super) fn next_wake(&self) -> Option<DateTime<Utc>> {
         self.state().sleepers.next_wake()
+    }
+
+    /// Who sleeps until when, and where the first of them were made.
+    pub(super) fn waiting(&self) -> String {
+        let state = self.state();
+        let mut text = format!("The clock stands at {}", state.now);
+        for (wake_at, awaiter) in state.sleepers.iter().take(TOLD_MAX) {
+            text += &format!("; a sleep lasts until {wake_at}");
+            if let Some(awaiter) = awaiter {
+                text += &format!(", made at {}", awaiter.made_at);
+            }
+        }
+        match state.sleepers.count() {
+            0 => text + ", and nobody sleeps on it",
+            count if count > TOLD_MAX => text + &format!("; so do {} more", count - TOLD_MAX),
+            _ => text,
+        }
     }
 
     /// Moves the clock forward by `duration`. Returns how many it woke.

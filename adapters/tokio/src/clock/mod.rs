@@ -29,6 +29,7 @@ pub use config::{ArtificialClockConfig, ArtificialMode};
 pub use controller::ClockController;
 pub use global::Clock;
 pub use participant::Participant;
+pub use patience::Patience;
 pub use sleep::ClockSleep;
 pub use timeout::{ClockTimeout, Elapsed};
 

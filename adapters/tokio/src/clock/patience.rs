@@ -1,4 +1,4 @@
-//! The limit on how long a manual clock waits.
+//! The limit on how long to wait for what an artificial clock does not move.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-/// Real time, measured by a thread of its own: the time of tokio may be paused,
-/// and then a timer of tokio would be over at once whenever a task waits for
-/// real I/O. The thread is started by the first wait, and ends with this.
+/// A limit on waits, in real time, measured by a thread of its own: the time of tokio
+/// may be paused, and then a timer of tokio would be over at once whenever a task waits
+/// for real I/O. The thread is started by the first wait, and ends with this.
 #[derive(Debug)]
-pub(super) struct Patience {
+pub struct Patience {
     limit: Duration,
     over: Arc<Over>,
     /// Tells the thread, in turn, that a wait begins and that it has ended.
@@ -27,7 +27,8 @@ struct Over {
 }
 
 impl Patience {
-    pub(super) fn new(limit: Duration) -> Self {
+    /// Each wait may take so long.
+    pub fn new(limit: Duration) -> Self {
         Self {
             limit,
             over: Arc::default(),
@@ -38,7 +39,7 @@ impl Patience {
 
     /// Whether one wait took longer than the limit. There is no more patience
     /// after it: the next wait would most likely be for the same thing.
-    pub(super) fn is_over(&self) -> bool {
+    pub fn is_over(&self) -> bool {
         self.over.flag.load(Ordering::SeqCst)
     }
 
@@ -48,7 +49,7 @@ impl Patience {
     }
 
     /// Waits for `event`, at most as long as the limit.
-    pub(super) async fn wait_for(&mut self, event: impl Future<Output = ()>) {
+    pub async fn wait_for(&mut self, event: impl Future<Output = ()>) {
         self.take_turn();
         tokio::select! {
             biased;

@@ -78,6 +78,14 @@ impl<N> Sleepers<N> {
         self.asleep.keys().next().map(|(wake_at, _)| *wake_at)
     }
 
+    /// All sleeps, the next to be over first, and who awaits them.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (DateTime<Utc>, Option<&N>)> {
+        self.asleep.iter().map(|((wake_at, _), sleeper)| {
+            let note = sleeper.as_ref().map(|sleeper| &sleeper.note);
+            (*wake_at, note)
+        })
+    }
+
     pub(super) fn count(&self) -> usize {
         self.asleep.len()
     }

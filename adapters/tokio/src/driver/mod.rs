@@ -21,6 +21,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
+pub use runs::panic_text;
 pub use signal::StopSignal;
 
 use crate::announcer::Announcer;

@@ -124,7 +124,8 @@ struct TaskName {
     job_type: JobType,
 }
 
-fn panic_text(panic: &(dyn Any + Send)) -> ErrorText {
+/// What is recorded of a runner that panicked with this.
+pub fn panic_text(panic: &(dyn Any + Send)) -> ErrorText {
     let message = panic
         .downcast_ref::<&str>()
         .copied()

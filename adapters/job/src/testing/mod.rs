@@ -1,0 +1,84 @@
+//! Tests of applications: jobs that run when a test says so, on a clock that it moves.
+//!
+//! [`TestJobs`] is a service without a worker. [`TestJobs::drain`] runs all jobs that
+//! are due, and what they lead to, one after the other and in the test's own task, by
+//! the decisions of the same engine that runs in production. [`TestJobs::advance`]
+//! lets time pass, with all that becomes due meanwhile. What there is to assert is in
+//! [`Seen`].
+//!
+//! ```
+//! use std::error::Error;
+//! use std::time::Duration;
+//!
+//! use async_trait::async_trait;
+//! use job::testing::TestJobs;
+//! use job::{Backend, CurrentJob, Job, JobCompletion, JobId, JobInitializer, JobRunner};
+//! use job::{JobSpawner, JobType};
+//!
+//! /// Fails at the first attempt.
+//! struct Report;
+//!
+//! #[async_trait]
+//! impl<B: Backend> JobRunner<B> for Report {
+//!     async fn run(&self, job: CurrentJob<B>) -> Result<JobCompletion<B>, Box<dyn Error>> {
+//!         match job.attempt() {
+//!             1 => Err("the mail server is down".into()),
+//!             _ => Ok(JobCompletion::Complete),
+//!         }
+//!     }
+//! }
+//!
+//! impl<B: Backend> JobInitializer<B> for Report {
+//!     type Config = u32;
+//!     fn job_type(&self) -> JobType {
+//!         JobType::new("report")
+//!     }
+//!     fn init(
+//!         &self,
+//!         _: &Job,
+//!         _: JobSpawner<u32, B>,
+//!     ) -> Result<Box<dyn JobRunner<B>>, Box<dyn Error>> {
+//!         Ok(Box::new(Report))
+//!     }
+//! }
+//!
+//! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+//! let mut test = TestJobs::memory().await;
+//! let reports = test.add_initializer(Report);
+//! let id = JobId::new();
+//! reports.spawn(id, 2026).await?;
+//!
+//! test.drain().await;
+//! test.seen().await.assert_failed_with(id, "mail server");
+//!
+//! test.advance(Duration::from_secs(60)).await;
+//! test.seen().await.assert_completed(id);
+//! # Ok::<(), job::JobError>(())
+//! # }).unwrap();
+//! ```
+//!
+//! # Which database
+//!
+//! - [`TestJobs::memory`] needs none, and each test has its own.
+//! - [`TestJobs::postgres`] takes a schema of its own in a database, so that tests may
+//!   run side by side.
+//! - [`TestJobs::open`] takes any configuration: that of a database which a test
+//!   framework made, or a file of SQLite.
+//!
+//! Code that spawns in a transaction can be tested in one that is never committed:
+//! [`TestJobs::seen_in`] looks at the jobs from within.
+//!
+//! # What it is not
+//!
+//! Jobs run one at a time, and nothing fails but the runners themselves. How workers
+//! that run side by side get on with crashes and lost messages is for a simulation.
+
+mod hand;
+#[cfg(feature = "postgres")]
+mod postgres;
+mod seen;
+mod service;
+mod watch;
+
+pub use seen::Seen;
+pub use service::{Performance, TestJobs};

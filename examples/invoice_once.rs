@@ -1,0 +1,125 @@
+//! Each customer is billed once a month, however often that is asked for: the id of the
+//! job is made of what it is about. A property test tries out all orders that it can
+//! think of:
+//!
+//! ```sh
+//! cargo test --features testing --example invoice_once
+//! ```
+
+use std::error::Error;
+
+use async_trait::async_trait;
+use job::{
+    Backend, CurrentJob, Job, JobCompletion, JobError, JobId, JobInitializer, JobRunner,
+    JobSpawner, JobType,
+};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// What all ids of invoices are made under.
+const INVOICES: Uuid = Uuid::from_u128(0x2f7c_94c0_8f0b_4a2e_9f65_60c1_0d8b_17aa);
+
+/// Whom to bill for what.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Invoice {
+    /// Whom.
+    pub customer: u32,
+    /// For which month, from 1 to 12.
+    pub month: u8,
+}
+
+/// Asks for an invoice. Asking again changes nothing.
+///
+/// # Errors
+///
+/// Those of the store.
+pub async fn bill<B: Backend>(
+    invoices: &JobSpawner<Invoice, B>,
+    invoice: Invoice,
+) -> Result<(), JobError> {
+    let about = format!("{}/{}", invoice.customer, invoice.month);
+    let id = JobId::from(Uuid::new_v5(&INVOICES, about.as_bytes()));
+    match invoices.spawn(id, invoice).await {
+        Ok(_) | Err(JobError::DuplicateId(_)) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Writes invoices.
+#[derive(Debug)]
+pub struct Billing;
+
+impl<B: Backend> JobInitializer<B> for Billing {
+    type Config = Invoice;
+
+    fn job_type(&self) -> JobType {
+        JobType::new("invoice")
+    }
+
+    fn init(
+        &self,
+        job: &Job,
+        _spawner: JobSpawner<Invoice, B>,
+    ) -> Result<Box<dyn JobRunner<B>>, Box<dyn Error>> {
+        Ok(Box::new(Writing(job.config()?)))
+    }
+}
+
+struct Writing(Invoice);
+
+#[async_trait]
+impl<B: Backend> JobRunner<B> for Writing {
+    async fn run(&self, _: CurrentJob<B>) -> Result<JobCompletion<B>, Box<dyn Error>> {
+        println!("customer {}, month {}", self.0.customer, self.0.month);
+        Ok(JobCompletion::Complete)
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let mut test = job::testing::TestJobs::memory().await;
+    let invoices = test.add_initializer(Billing);
+    for month in [1, 2, 1] {
+        bill(&invoices, Invoice { customer: 7, month }).await?;
+    }
+    test.drain().await;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use job::testing::TestJobs;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        // An example has no place for failed cases.
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..<_>::default() })]
+        #[test]
+        fn nobody_is_billed_twice_for_a_month(asked in vec((0..4_u32, 1..=3_u8), 0..20)) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+            runtime.unwrap().block_on(async {
+                let mut test = TestJobs::memory().await;
+                let invoices = test.add_initializer(Billing);
+                let asked = asked.into_iter();
+                let asked = asked.map(|(customer, month)| Invoice { customer, month });
+                let mut distinct = BTreeSet::new();
+                for invoice in asked {
+                    bill(&invoices, invoice.clone()).await.unwrap();
+                    distinct.insert(invoice);
+                    test.drain().await;
+                }
+                let seen = test.seen().await;
+                assert_eq!(seen.jobs().len(), distinct.len());
+                for invoice in distinct {
+                    let job = seen.assert_spawned(&invoices, &invoice);
+                    seen.assert_completed(job.id);
+                }
+            });
+        }
+    }
+}
