@@ -10,6 +10,7 @@ use job::{
     JobState, Memory, Postgres, RetrySettings,
 };
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 
 use crate::support::{TestBackend, TestDatabase, TestInitializer, history};
 
@@ -42,6 +43,10 @@ on_every_backend![
     a_lost_job_comes_back_when_its_lease_has_run_out,
     a_runner_is_performed_alone,
     what_a_transaction_spawned_is_seen_in_it,
+    a_runner_may_complete_with_its_transaction,
+    a_call_that_is_given_up_on_loses_its_worker,
+    what_sleepers_spawn_runs_at_its_time,
+    a_panic_of_a_runner_is_a_failure,
 ];
 
 async fn open<B: TestBackend>(place: &B::Place) -> TestJobs<B> {
@@ -223,10 +228,7 @@ async fn a_runner_is_performed_alone<B: TestBackend>() {
         other => panic!("{other:?}"),
     };
     assert_eq!(secs(test.perform(&counting, json!(7)).await), 7);
-    let later = Performance {
-        attempt: 3,
-        state: Some(json!(10)),
-    };
+    let later = Performance::default().attempt(3).state(json!(10));
     assert_eq!(secs(test.perform_as(later, &counting, json!(7)).await), 51);
     let failed = test.perform(&counting, json!("seven")).await.unwrap_err();
     assert!(failed.to_string().contains("not a number"), "{failed}");
@@ -249,6 +251,90 @@ async fn what_a_transaction_spawned_is_seen_in_it<B: TestBackend>() {
     job::backend::CallerTransaction::rollback(transaction).await;
     test.seen().await.assert_none_spawned(&spawner);
     assert_eq!(test.drain().await, 0);
+}
+
+async fn a_runner_may_complete_with_its_transaction<B: TestBackend>() {
+    let place = B::place().await;
+    let mut test = open::<B>(&place).await;
+    let work = |job: CurrentJob<B>, _| async move {
+        Ok(JobCompletion::CompleteWithTx(B::begin(job.pool()).await))
+    };
+    let spawner = test.add_initializer(TestInitializer::new("transaction", work));
+    let id = JobId::new();
+    spawner.spawn(id, Value::Null).await.unwrap();
+    assert_eq!(test.drain().await, 1);
+    test.seen().await.assert_completed(id);
+}
+
+/// As if the process had died in the middle of the run.
+async fn a_call_that_is_given_up_on_loses_its_worker<B: TestBackend>() {
+    let place = B::place().await;
+    let config = B::on(&place).poller_config(JobPollerConfig {
+        job_lost_interval: HOUR,
+        ..JobPollerConfig::default()
+    });
+    let mut test = TestJobs::open(config).await.unwrap();
+    let begun = Arc::new(Notify::new());
+    let begins = Arc::clone(&begun);
+    let work = move |job: CurrentJob<B>, _| {
+        let begins = Arc::clone(&begins);
+        async move {
+            if job.attempt() == 1 {
+                begins.notify_one();
+                std::future::pending::<()>().await;
+            }
+            Ok(JobCompletion::Complete)
+        }
+    };
+    let spawner = test.add_initializer(TestInitializer::new("dying", work));
+    let id = JobId::new();
+    spawner.spawn(id, Value::Null).await.unwrap();
+    tokio::select! {
+        _ = test.drain() => panic!("the runner ends"),
+        () = begun.notified() => {}
+    }
+    let start = test.now();
+    assert_eq!(test.advance(DAY).await, 1);
+    let seen = test.seen().await;
+    let job = seen.assert_completed(id);
+    let all = ["spawned", "started", "lease lost", "started", "completed"];
+    assert_eq!(history(job), all);
+    let back = job.events()[2].at - start;
+    assert_eq!(back, TimeDelta::hours(1));
+}
+
+async fn what_sleepers_spawn_runs_at_its_time<B: TestBackend>() {
+    let place = B::place().await;
+    let mut test = open::<B>(&place).await;
+    let log = Log::default();
+    let spawner = Arc::new(test.add_initializer(log.initializer("hourly")));
+    let (clock, start) = (test.jobs().clock().clone(), test.now());
+    let hourly = Arc::clone(&spawner);
+    let spawning = tokio::spawn(async move {
+        for n in 1..=3 {
+            clock.sleep(HOUR).await;
+            hourly.spawn(JobId::new(), json!(n)).await.unwrap();
+        }
+    });
+    assert_eq!(test.advance(DAY).await, 3);
+    spawning.await.unwrap();
+    let seen = test.seen().await;
+    let jobs = seen.jobs().iter();
+    let started = jobs.map(|job| (job.events()[1].at - start).num_minutes());
+    assert_eq!(started.collect::<Vec<_>>(), [60, 120, 180]);
+}
+
+async fn a_panic_of_a_runner_is_a_failure<B: TestBackend>() {
+    let place = B::place().await;
+    let mut test = open::<B>(&place).await;
+    let work = |_, _| async { panic!("oh no") };
+    let spawner = test.add_initializer(TestInitializer::<B>::new("panics", work));
+    let id = JobId::new();
+    spawner.spawn(id, Value::Null).await.unwrap();
+    assert_eq!(test.drain().await, 1);
+    let seen = test.seen().await;
+    seen.assert_failed_with(id, "the runner panicked: oh no");
+    seen.assert_pending(id);
 }
 
 #[tokio::test]
@@ -293,7 +379,7 @@ async fn panic_of(work: impl Future<Output = ()> + Send + 'static) -> String {
 async fn a_runner_that_waits_for_the_clock_is_told_of() {
     let text = panic_of(async {
         let test = TestJobs::memory().await;
-        let mut test = test.patience(Duration::from_millis(20));
+        let mut test = test.with_patience(Duration::from_millis(20));
         let sleeping = |job: CurrentJob<Memory>, _| async move {
             job.clock().sleep(HOUR).await;
             Ok(JobCompletion::Complete)
@@ -369,4 +455,32 @@ async fn what_is_asserted_in_vain_is_told_with_what_there_was() {
             assert!(text.contains(&part), "{text}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_job_that_never_lets_a_drain_end_is_told_of() {
+    let text = panic_of(async {
+        let mut test = TestJobs::memory().await;
+        let again = |_, _| async { Ok(JobCompletion::<Memory>::RescheduleNow) };
+        let spawner = test.add_initializer(TestInitializer::new("again", again));
+        spawner.spawn(JobId::new(), Value::Null).await.unwrap();
+        test.drain().await;
+    })
+    .await;
+    let part = "type again has run 10000 times, and is due again";
+    assert!(text.contains(part), "{text}");
+}
+
+#[tokio::test]
+async fn a_transaction_in_memory_that_keeps_a_test_out_is_told_of() {
+    let text = panic_of(async {
+        let test = TestJobs::memory().await;
+        let mut test = test.with_patience(Duration::from_millis(20));
+        test.add_initializer(TestInitializer::completing("any"));
+        let _open = test.jobs().pool().begin().await;
+        test.drain().await;
+    })
+    .await;
+    let part = "It may wait for a transaction that the test holds open";
+    assert!(text.contains(part), "{text}");
 }

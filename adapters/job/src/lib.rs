@@ -93,6 +93,8 @@
 //! # }).unwrap();
 //! ```
 //!
+//! With the feature `testing`, the module `testing` runs jobs by hand on such a clock.
+//!
 //! # Features
 //!
 //! - `postgres` (default): the Postgres backend.

@@ -1,5 +1,6 @@
 //! Which jobs a service was asked to spawn: tests of applications want to know.
 
+use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use job_engine::{Command, JobId};
@@ -7,7 +8,13 @@ use job_engine::{Command, JobId};
 /// Records nothing until somebody wants it to.
 #[derive(Default)]
 pub(crate) struct Record {
-    spawned: OnceLock<Mutex<Vec<JobId>>>,
+    spawned: OnceLock<Mutex<Spawned>>,
+}
+
+#[derive(Default)]
+struct Spawned {
+    known: BTreeSet<JobId>,
+    in_order: Vec<JobId>,
 }
 
 impl Record {
@@ -19,14 +26,14 @@ impl Record {
         };
         if let Some(mut spawned) = self.spawned() {
             for job in jobs {
-                if !spawned.contains(&job.id) {
-                    spawned.push(job.id);
+                if spawned.known.insert(job.id) {
+                    spawned.in_order.push(job.id);
                 }
             }
         }
     }
 
-    fn spawned(&self) -> Option<MutexGuard<'_, Vec<JobId>>> {
+    fn spawned(&self) -> Option<MutexGuard<'_, Spawned>> {
         let spawned = self.spawned.get()?;
         Some(spawned.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -42,14 +49,13 @@ impl Record {
     /// Forgets a job.
     pub(crate) fn forget(&self, id: JobId) {
         if let Some(mut spawned) = self.spawned() {
-            spawned.retain(|spawned| *spawned != id);
+            spawned.in_order.retain(|spawned| *spawned != id);
         }
     }
 
     /// What was recorded, in the order of the spawns.
     pub(crate) fn ids(&self) -> Vec<JobId> {
-        self.spawned()
-            .map(|spawned| spawned.clone())
-            .unwrap_or_default()
+        let spawned = self.spawned();
+        spawned.map_or_else(Vec::new, |spawned| spawned.in_order.clone())
     }
 }

@@ -14,6 +14,8 @@ use crate::session::{PING_TIMEOUT, is_left_behind};
 /// each time would double the round trips; one that broke since shows at the command
 /// itself, which is repeated then.
 const IDLE_TRUSTED: Duration = Duration::from_secs(20);
+/// A connection that nobody needed for so long is closed, as sqlx does it by default.
+const IDLE_MAX: Duration = Duration::from_secs(10 * 60);
 /// After so long a connection goes back to the pool of sqlx, which closes what is as
 /// old as that by default.
 const KEPT_MAX: Duration = Duration::from_secs(30 * 60);
@@ -64,7 +66,7 @@ impl OwnPool {
         let place = tokio::time::timeout(self.pool.options().get_acquire_timeout(), place).await;
         let place = place.map_err(|_| sqlx::Error::PoolTimedOut)?;
         let place = place.map_err(|_| sqlx::Error::PoolClosed)?;
-        if let Some((idle_since, owned)) = self.home.take_last() {
+        while let Some((idle_since, owned)) = self.home.take_last() {
             let mut busy = self.busy(owned);
             if idle_since.elapsed() < IDLE_TRUSTED || busy.is_well().await {
                 busy.place = Some(place);
@@ -112,6 +114,16 @@ impl Home {
 
     fn keep(&self, owned: Owned) {
         let mut idle = self.idle();
+        // The first has been idle longest.
+        let tired = |(since, _): &(Instant, Owned)| since.elapsed() >= IDLE_MAX;
+        let tired = idle
+            .connections
+            .iter()
+            .take_while(|idle| tired(idle))
+            .count();
+        for (_, owned) in idle.connections.drain(..tired) {
+            drop(owned.connection.detach());
+        }
         if !idle.closed && owned.since.elapsed() < KEPT_MAX {
             idle.connections.push((Instant::now(), owned));
         }
@@ -119,6 +131,16 @@ impl Home {
 
     fn idle(&self) -> MutexGuard<'_, Idle> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Nothing is to be given back any more, and sqlx does that in a task, for which there
+/// may be no runtime left.
+impl Drop for Home {
+    fn drop(&mut self) {
+        for (_, owned) in self.close() {
+            drop(owned.connection.detach());
+        }
     }
 }
 

@@ -396,3 +396,20 @@ async fn behind_a_pooler_nothing_is_left_on_the_connection() {
         assert_eq!(answer, expected, "{ask}");
     }
 }
+
+/// As in an application that owns its runtime and drops that first.
+#[test]
+fn a_store_may_outlive_its_runtime() {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let (database, store) = runtime.block_on(TestDatabase::with_store());
+    runtime.block_on(async {
+        spawn(&store, at(0), vec![new_job(1, "a")]).await;
+        claim_one(&store, at(1), "a").await;
+    });
+    drop(runtime);
+    drop(store);
+    drop(database);
+}

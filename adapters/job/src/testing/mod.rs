@@ -57,22 +57,26 @@
 //! # }).unwrap();
 //! ```
 //!
+//! [`guide`] has whole programs with their tests.
+//!
 //! # Which database
 //!
 //! - [`TestJobs::memory`] needs none, and each test has its own.
-//! - [`TestJobs::postgres`] takes a schema of its own in a database, so that tests may
+//! - `TestJobs::postgres` takes a schema of its own in a database, so that tests may
 //!   run side by side.
 //! - [`TestJobs::open`] takes any configuration: that of a database which a test
 //!   framework made, or a file of SQLite.
 //!
 //! Code that spawns in a transaction can be tested in one that is never committed:
-//! [`TestJobs::seen_in`] looks at the jobs from within.
+//! [`TestJobs::seen_in`] looks at the jobs from within. They run only once it is
+//! committed.
 //!
 //! # What it is not
 //!
 //! Jobs run one at a time, and nothing fails but the runners themselves. How workers
 //! that run side by side get on with crashes and lost messages is for a simulation.
 
+pub mod guide;
 mod hand;
 #[cfg(feature = "postgres")]
 mod postgres;

@@ -8,7 +8,8 @@ use crate::{JobSvcConfig, Postgres};
 
 impl TestJobs<Postgres> {
     /// A service on Postgres, in a schema of its own in the database of this connection
-    /// string, so that tests can run side by side.
+    /// string, so that tests can run side by side. Only the tables of jobs are in it:
+    /// those of the application are where they always are.
     ///
     /// [`TestJobs::drop_schema`] removes the schema. A test that fails before leaves it
     /// there to be looked at; its name begins with `job_test_`.
@@ -30,12 +31,21 @@ impl TestJobs<Postgres> {
     ///
     /// # Errors
     ///
-    /// When the database does not do it.
+    /// When the database does not do it, within 5 s: most likely a transaction of the
+    /// test is still open. [`JobError::Config`] if the schema is not of this test.
     pub async fn drop_schema(self) -> Result<(), JobError> {
-        if let Some(schema) = &self.schema {
-            let drop = format!("DROP SCHEMA {schema} CASCADE");
-            sqlx::query(&drop).execute(self.jobs().pool()).await?;
+        let Some(schema) = &self.schema else {
+            let text = "only a schema that TestJobs::postgres made is dropped";
+            return Err(JobError::Config(text.to_owned()));
+        };
+        let mut transaction = self.jobs().pool().begin().await?;
+        for statement in [
+            "SET LOCAL lock_timeout = '5s'",
+            &format!("DROP SCHEMA {schema} CASCADE"),
+        ] {
+            sqlx::query(statement).execute(&mut *transaction).await?;
         }
+        transaction.commit().await?;
         Ok(())
     }
 }

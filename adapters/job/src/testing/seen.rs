@@ -3,6 +3,7 @@
 use std::fmt::{self, Write};
 
 use chrono::{DateTime, Utc};
+use job_tokio::to_timestamp;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -80,7 +81,8 @@ impl Seen {
         );
     }
 
-    /// A job with this config waits to be run at `due_at`. Returns it.
+    /// A job with this config waits to be run at `due_at`, to the microsecond. Returns
+    /// it.
     #[track_caller]
     pub fn assert_due_at<C: Serialize, B: Backend>(
         &self,
@@ -88,18 +90,19 @@ impl Seen {
         config: &C,
         due_at: DateTime<Utc>,
     ) -> &Job {
-        let spawned = self.spawned(spawner, config);
-        let pending = |job: &&&Job| job.state() == JobState::Pending;
-        let due = spawned.iter().filter(pending);
-        let due = due.copied().find(|job| job.due_at() == Some(due_at));
-        due.unwrap_or_else(|| {
-            panic!(
+        let is_due = |job: &&&Job| {
+            let at = job.due_at().map(to_timestamp);
+            job.state() == JobState::Pending && at == Some(to_timestamp(due_at))
+        };
+        match self.spawned(spawner, config).iter().find(is_due) {
+            Some(job) => job,
+            None => panic!(
                 "no job of type {} with {} is due at {due_at}; {}",
                 spawner.job_type(),
                 json(config),
                 self.list(spawner)
-            )
-        })
+            ),
+        }
     }
 
     /// This spawner has spawned no job.
@@ -155,14 +158,13 @@ impl Seen {
 
     #[track_caller]
     fn find(&self, id: JobId) -> &Job {
-        let found = self.jobs.iter().find(|job| job.id == id);
-        found.unwrap_or_else(|| {
-            let all: Vec<&Job> = self.jobs.iter().collect();
-            panic!(
+        match self.jobs.iter().find(|job| job.id == id) {
+            Some(job) => job,
+            None => panic!(
                 "the job {id} was not spawned, or not committed; {}",
-                list(&all)
-            )
-        })
+                list(&self.jobs.iter().collect::<Vec<_>>())
+            ),
+        }
     }
 
     fn of<C, B: Backend>(&self, spawner: &JobSpawner<C, B>) -> impl Iterator<Item = &Job> {
@@ -183,7 +185,9 @@ impl Seen {
 }
 
 fn json(config: &impl Serialize) -> Value {
-    serde_json::to_value(config).expect("the config can be serialized")
+    // As it is stored: a value of serde_json keeps other digits of some numbers.
+    let text = serde_json::to_string(config).expect("the config can be serialized");
+    serde_json::from_str(&text).expect("what was serialized is JSON")
 }
 
 fn config_of(job: &Job) -> Value {

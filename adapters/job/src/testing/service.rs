@@ -1,18 +1,18 @@
 //! The service of a test.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use job_engine::store::{Checkpoint, Claim, ClaimedJob, Quota};
+use job_engine::limits::BATCH_LEN_MAX;
+use job_engine::store::{Checkpoint, Claim, ClaimedJob, Finish, Outcome, Quota, Reclaim};
 use job_engine::worker::{TypeConfig, WorkerConfig};
 use job_engine::{ClaimId, Command, Entropy, Payload, Reply, Timestamp};
-use job_tokio::{ClockController, ClockHandle, StopSignal, to_datetime};
+use job_tokio::{ClockController, ClockHandle, StopSignal, to_datetime, to_timestamp};
 
 use super::Seen;
-use super::hand::{Done, Hand, runner_name};
+use super::hand::{Books, Hand, runner_name};
 use super::watch::Watch;
 use crate::backend::{AtomicWrite, Backend};
 use crate::error::JobError;
@@ -37,10 +37,16 @@ const STORE_FAILED: &str = "the store of the test failed";
 /// The clock stands still at 2001-01-01 00:00:00 UTC, a Monday, until
 /// [`TestJobs::advance`] moves it. See [the module](super) for an example.
 ///
+/// If the future of a call that runs jobs is dropped, the worker has died in the middle
+/// of a run: its job comes back, one attempt later, once its lease has run out.
+///
 /// # Panics
 ///
-/// What runs jobs panics if the store fails, and if a runner takes longer than
-/// [`TestJobs::patience`]; then the message says who sleeps until when on the clock.
+/// What runs jobs panics
+/// - if the store fails;
+/// - if a runner, or the store, takes longer than [`TestJobs::with_patience`] says; the
+///   message tells who sleeps until when on the clock;
+/// - if one job has run 10,000 times: most likely it reschedules itself for ever.
 pub struct TestJobs<B: Backend = Memory> {
     jobs: Jobs<B>,
     controller: ClockController,
@@ -50,21 +56,20 @@ pub struct TestJobs<B: Backend = Memory> {
     seed: [u8; 32],
     /// So many workers have been made.
     workers: u64,
-    /// When the leases of lost jobs run out.
-    lost: BTreeSet<Timestamp>,
+    books: Books,
     patience: Duration,
     /// That of the tables, if it was made for this.
     #[cfg(feature = "postgres")]
     pub(super) schema: Option<String>,
 }
 
-/// How a runner is performed alone; see [`TestJobs::perform_as`].
+/// How a runner is performed alone; see [`TestJobs::perform_as`]. The default is the
+/// first attempt, without an execution state.
 #[derive(Clone, Debug)]
+#[must_use]
 pub struct Performance {
-    /// At which attempt, from 1. Default 1.
-    pub attempt: u32,
-    /// The execution state that an earlier run kept. Default: none did.
-    pub state: Option<serde_json::Value>,
+    attempt: u32,
+    state: Option<serde_json::Value>,
 }
 
 impl Default for Performance {
@@ -76,10 +81,24 @@ impl Default for Performance {
     }
 }
 
+impl Performance {
+    /// At this attempt, from 1.
+    pub fn attempt(mut self, attempt: u32) -> Self {
+        self.attempt = attempt;
+        self
+    }
+
+    /// With an execution state that an earlier run kept.
+    pub fn state(mut self, state: serde_json::Value) -> Self {
+        self.state = Some(state);
+        self
+    }
+}
+
 impl TestJobs<Memory> {
     /// A service in memory, which needs no database and shares nothing.
     pub async fn memory() -> Self {
-        // All that is drawn is the same in each run of a test.
+        // For the same ids, the same jitter.
         let config = JobSvcConfig::memory().seed([0; 32]);
         Self::open(config).await.expect("memory is always there")
     }
@@ -108,7 +127,7 @@ impl<B: Backend> TestJobs<B> {
                 None => crate::service::seed_of_the_system()?,
             },
             workers: 0,
-            lost: BTreeSet::new(),
+            books: Books::default(),
             patience: PATIENCE,
             #[cfg(feature = "postgres")]
             schema: None,
@@ -120,7 +139,7 @@ impl<B: Backend> TestJobs<B> {
     ///
     /// # Panics
     ///
-    /// After jobs were run.
+    /// After jobs were run or lost: register all before.
     pub fn add_initializer<I: JobInitializer<B>>(
         &mut self,
         initializer: I,
@@ -128,12 +147,12 @@ impl<B: Backend> TestJobs<B> {
         self.jobs.add_initializer(initializer)
     }
 
-    /// How long one run may take, in real time. Default 10 s.
+    /// How long a run, or a call of the store, may take in real time. Default 10 s.
     ///
     /// A runner that sleeps on the clock waits for somebody to move it, and a test that
     /// waits for the runner would hang.
     #[must_use]
-    pub fn patience(mut self, patience: Duration) -> Self {
+    pub fn with_patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
         self
     }
@@ -154,51 +173,66 @@ impl<B: Backend> TestJobs<B> {
     }
 
     /// Runs all jobs that are due, and those that come about, until none is due. Lost
-    /// jobs whose leases have run out are taken back first. Returns how many runs ended.
+    /// jobs whose leases have run out come back. Returns how many runs ended.
     ///
-    /// One job at a time: of a type the one that is due longest, and types take turns.
+    /// One job at a time: of a type the one that is due longest, and types take turns,
+    /// the first by name first.
     pub async fn drain(&mut self) -> usize {
-        self.work(usize::MAX).await.runs
+        self.books.runs.clear();
+        self.work(usize::MAX).await
     }
 
-    /// Runs one job that is due. Returns whether there was one.
+    /// Runs one job that is due: of the first type by name that has one, the one that is
+    /// due longest. Returns whether there was one.
     pub async fn run_one(&mut self) -> bool {
-        self.work(1).await.runs == 1
+        self.books.runs.clear();
+        self.work(1).await == 1
     }
 
     /// Lets time pass, and runs each job when it is due: first what is due now, last
-    /// what is due in the end. Returns how many runs ended.
+    /// what is due in the end. Tasks that sleep on the clock wake at their times, and
+    /// what they spawn runs then. Returns how many runs ended.
     pub async fn advance(&mut self, duration: Duration) -> usize {
+        self.books.runs.clear();
         let end = self.timestamp().saturating_add(duration);
         let mut runs = 0;
         loop {
-            let done = self.work(usize::MAX).await;
-            runs += done.runs;
-            let lost = self.lost.first().copied();
-            let next_due = done.next_due.into_values().chain(lost).min();
-            match next_due {
-                Some(at) if at <= end => {
-                    self.controller.set_time(to_datetime(at)).await;
-                    self.lost.retain(|lost| *lost > at);
-                }
-                _ if self.timestamp() < end => {
-                    self.controller.set_time(to_datetime(end)).await;
-                }
-                _ => return runs,
+            runs += self.work(usize::MAX).await;
+            let now = self.timestamp();
+            if now >= end {
+                return runs;
             }
+            // Whoever is about to sleep on the clock does so.
+            self.controller.advance(Duration::ZERO).await;
+            let books = &self.books;
+            let leases = books.leased.values().filter(|at| **at > now);
+            let due = books.next_due.values().chain(leases).copied();
+            let wake = self.controller.next_wake().map(to_timestamp);
+            let next = due.chain(wake).min().unwrap_or(end);
+            self.controller.set_time(to_datetime(next.min(end))).await;
         }
     }
 
-    /// Lets a worker take the next due job and die with it. The job is taken back, one
-    /// attempt later, once its lease has run out:
-    /// [`JobPollerConfig::job_lost_interval`](crate::JobPollerConfig::job_lost_interval)
-    /// from now. Returns it; `None` if none is due.
+    /// Lets a worker take a job that is due, as [`TestJobs::run_one`] would, and die with
+    /// it before it runs. The job comes back, one attempt later, once its lease has run
+    /// out: [`JobPollerConfig::job_lost_interval`] from now. Returns it; `None` if none
+    /// is due.
+    ///
+    /// [`JobPollerConfig::job_lost_interval`]: crate::JobPollerConfig::job_lost_interval
     pub async fn lose_one(&mut self) -> Option<JobId> {
         let config = self.worker_config();
+        let policies: Vec<_> = config.types.iter().map(TypeConfig::policy).collect();
+        if !policies.is_empty() {
+            // What was lost before may be lost again.
+            let jobs_max = BATCH_LEN_MAX as u32;
+            let reclaim = Command::Reclaim(Reclaim { policies, jobs_max });
+            self.execute(&reclaim).await;
+        }
+        let now = self.timestamp();
         for of_type in config.types {
             if let Some(job) = self.claim_one(of_type.job_type, config.lease).await {
-                self.lost
-                    .insert(self.timestamp().saturating_add(config.lease));
+                let lease_ends = now.saturating_add(config.lease);
+                self.books.leased.insert(job.run, lease_ends);
                 return Some(job.run.job.into());
             }
         }
@@ -206,7 +240,8 @@ impl<B: Backend> TestJobs<B> {
     }
 
     /// Runs a runner alone: one that this initializer makes for a job with this config.
-    /// What it completes with is not carried out, but returned.
+    /// What it completes with is not carried out, but returned. End a transaction among
+    /// it before anything else: one in memory keeps everybody else out.
     ///
     /// # Errors
     ///
@@ -244,29 +279,38 @@ impl<B: Backend> TestJobs<B> {
             .claim_one(spawner.job_type().as_engine().clone(), LEASE)
             .await;
         let mut claimed = claimed.expect("it is due");
+        let run = claimed.run;
         claimed.job_type = job_type.as_engine().clone();
         claimed.attempt = performance.attempt;
         if let Some(state) = performance.state {
             let state = Payload::from_json(state.to_string());
-            let run = claimed.run;
             claimed.state = Some(state.clone());
-            core.execute(&Command::Checkpoint(Checkpoint { run, state }))
-                .await?;
+            let checkpoint = Command::Checkpoint(Checkpoint { run, state });
+            self.execute(&checkpoint).await;
         }
-        let mut watch = Watch::new(self.patience, &self.controller);
         let name = runner_name(&claimed);
         let performed = perform(initializer, &core, claimed, StopSignal::never());
-        watch.await_end(&name, performed).await
+        let performed = self.watch().await_end(&name, performed).await;
+        use JobCompletion as C;
+        if matches!(
+            performed,
+            Err(_) | Ok(C::Complete | C::RescheduleNow | C::RescheduleIn(_) | C::RescheduleAt(_))
+        ) {
+            // Nothing is to be left of it but its history.
+            let outcome = Outcome::Completed;
+            self.execute(&Command::Finish(vec![Finish { run, outcome }]))
+                .await;
+        }
+        performed
     }
 
-    /// The jobs as they are now.
+    /// The jobs as they are now, one after the other.
     pub async fn seen(&self) -> Seen {
         let mut jobs = Vec::new();
         for id in self.jobs.core().record().ids() {
-            match self.jobs.find(id.into()).await {
-                Ok(job) => jobs.push(job),
-                Err(JobError::NotFound(_)) => {}
-                Err(error) => panic!("{STORE_FAILED}: {error}"),
+            match self.execute(&Command::Find(id)).await {
+                Reply::Found(found) => jobs.extend(found.as_deref().map(Job::from_snapshot)),
+                other => panic!("{STORE_FAILED}: {other:?}"),
             }
         }
         Seen::new(jobs)
@@ -288,16 +332,25 @@ impl<B: Backend> TestJobs<B> {
     }
 
     /// Lets a worker work of which nothing is left afterwards.
-    async fn work(&mut self, runs_max: usize) -> Done {
+    async fn work(&mut self, runs_max: usize) -> usize {
         let (config, entropy) = (self.worker_config(), self.entropy());
-        let runners = self
-            .runners
-            .as_ref()
-            .expect("they are there with the config");
+        let runners = self.runners.as_ref();
+        let runners = runners.expect("they are there with the config");
         let watch = Watch::new(self.patience, &self.controller);
-        let hand = Hand::new(self.jobs.core(), runners, watch, config, entropy);
-        let done = hand.work(runs_max).await;
-        done.unwrap_or_else(|error| panic!("{STORE_FAILED}: {error}"))
+        let core = self.jobs.core();
+        let hand = Hand::new(core, runners, watch, &mut self.books, config, entropy);
+        let runs = hand.work(runs_max).await;
+        runs.unwrap_or_else(|error| panic!("{STORE_FAILED}: {error}"))
+    }
+
+    async fn execute(&self, command: &Command) -> Reply {
+        let reply = self.jobs.core().execute(command);
+        let reply = self.watch().await_end("a call of the store", reply).await;
+        reply.unwrap_or_else(|error| panic!("{STORE_FAILED}: {error}"))
+    }
+
+    fn watch(&self) -> Watch<'_> {
+        Watch::new(self.patience, &self.controller)
     }
 
     async fn claim_one(
@@ -316,8 +369,8 @@ impl<B: Backend> TestJobs<B> {
             quotas,
             lease,
         });
-        match self.jobs.core().execute(&claim).await {
-            Ok(Reply::Claimed(mut claimed)) => claimed.jobs.pop(),
+        match self.execute(&claim).await {
+            Reply::Claimed(mut claimed) => claimed.jobs.pop(),
             other => panic!("{STORE_FAILED}: {other:?}"),
         }
     }

@@ -1,48 +1,55 @@
-//! Whether a runner waits for ever.
+//! Whether a test waits for ever.
 
 use std::pin::pin;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use job_tokio::ClockController;
 use job_tokio::clock::Patience;
 
-/// Watches runners, one after the other.
+/// Watches what a test waits for.
 pub(super) struct Watch<'a> {
     limit: Duration,
-    patience: Patience,
     controller: &'a ClockController,
 }
 
 impl<'a> Watch<'a> {
     pub(super) fn new(limit: Duration, controller: &'a ClockController) -> Self {
-        Self {
-            limit,
-            patience: Patience::new(limit),
-            controller,
-        }
+        Self { limit, controller }
     }
 
-    /// Awaits the end of a runner.
+    /// Awaits something.
     ///
     /// # Panics
     ///
     /// If it does not come in time.
-    pub(super) async fn await_end<T>(&mut self, name: &str, run: impl Future<Output = T>) -> T {
+    pub(super) async fn await_end<T>(&self, what: &str, work: impl Future<Output = T>) -> T {
         // It is still there, with all its sleeps, when the message is made.
-        let mut run = pin!(run);
+        let mut work = pin!(work);
+        // Most of it is over at once, and needs no thread that watches it.
+        if let Some(end) = work.as_mut().now_or_never() {
+            return end;
+        }
         let mut end = None;
-        let watched = self
-            .patience
-            .wait_for(async { end = Some(run.as_mut().await) });
-        watched.await;
-        end.unwrap_or_else(|| {
-            panic!(
-                "{name} has not ended after {:?} of real time. {}. If that is what it waits \
-                 for, move the clock meanwhile: `tokio::join!` the call that runs it with \
-                 `advance` on a clone of `clock()`",
-                self.limit,
-                self.controller.waiting()
-            )
-        })
+        let mut patience = Patience::new(self.limit);
+        patience
+            .wait_for(async { end = Some(work.as_mut().await) })
+            .await;
+        end.unwrap_or_else(|| panic!("{}", self.message(what)))
+    }
+
+    fn message(&self, what: &str) -> String {
+        let advice = match self.controller.next_wake() {
+            Some(_) => {
+                "If that is what it waits for, move the clock meanwhile: `tokio::join!` the \
+                 call with `advance` on a clone of `clock()`"
+            }
+            None => {
+                "It may wait for a transaction that the test holds open: one in memory keeps \
+                 everybody else out"
+            }
+        };
+        let (limit, waiting) = (self.limit, self.controller.waiting());
+        format!("{what} has not ended after {limit:?} of real time. {waiting}. {advice}")
     }
 }
