@@ -21,6 +21,7 @@ const HEARD_US: u64 = 20_000;
 const AHEAD_FACTOR: u32 = 4;
 /// So many if the claim brought all that was asked for, all jobs had ended by then that
 /// the worker held before, and runs are so short that all will find a place in time.
+/// The engine's own tests are about the last.
 const AHEAD_FACTOR_DRY: u32 = 16;
 /// And by so much, as a share, it is less at most than it was before.
 const AHEAD_DECAY: u32 = 8;
@@ -36,10 +37,12 @@ pub(super) struct Ahead {
     ready: BTreeMap<Run, Waits>,
     /// How many it might hold when it sent its last claim, running or not.
     held_max: usize,
-    /// When the runs ended of which it heard since then, true time, and how long each
-    /// lasted.
-    ended_us: VecDeque<(u64, u64)>,
+    /// When the runs ended of which it heard since then, true time.
+    ended_us: VecDeque<u64>,
     sent_us: u64,
+    /// Whether that claim was a repeat. What it brings may be more than the worker still
+    /// wants to hold, and go back at once.
+    repeated: bool,
     /// When that claim was answered, if it was.
     answered_us: Option<u64>,
     /// The jobs that it held then, running or not, but for those that ended at once.
@@ -68,13 +71,9 @@ impl Ahead {
             return self.max_before;
         };
         let heard_us = answered_us + HEARD_US;
-        let during = self.ended_us.iter().filter(|(at, _)| *at <= heard_us);
-        // Of those that certainly count.
-        let certain = |at: u64| self.sent_us < at && at < answered_us;
-        let certain = self.ended_us.iter().filter(|(at, _)| certain(*at));
-        let longest_us = certain.map(|(_, lasted_us)| *lasted_us).max().unwrap_or(0);
-        let in_time = longest_us * u64::from(AHEAD_FACTOR_DRY) <= KEPT_US + SLACK_US;
-        let factor = if self.full && self.left.is_empty() && in_time {
+        let during = self.ended_us.iter().filter(|at| **at <= heard_us);
+        // Whether they are so short is judged by its own clock, which may stand still.
+        let factor = if self.full && self.left.is_empty() {
             AHEAD_FACTOR_DRY
         } else {
             AHEAD_FACTOR
@@ -85,17 +84,18 @@ impl Ahead {
         max.min(2 * BATCH_LEN_MAX as u32).max(before)
     }
 
-    fn claim_sent(&mut self, now_us: u64, jobs_max: u32) {
+    fn claim_sent(&mut self, now_us: u64, jobs_max: u32, repeat: bool) {
+        self.repeated = repeat;
         self.max_before = self.max();
         self.answered_us = None;
         self.held_max = (jobs_max + self.max_before) as usize;
         let before_us = now_us.saturating_sub(HEARD_US);
-        self.ended_us.retain(|(at, _)| *at >= before_us);
+        self.ended_us.retain(|at| *at >= before_us);
         self.sent_us = now_us;
     }
 
-    fn ended(&mut self, run: Run, now_us: u64, lasted_us: u64) {
-        self.ended_us.push_back((now_us, lasted_us));
+    fn ended(&mut self, run: Run, now_us: u64) {
+        self.ended_us.push_back(now_us);
         // It may hear of this before it hears of the answer.
         if self.answered_us.is_some_and(|at| now_us <= at + HEARD_US) {
             self.left.remove(&run);
@@ -119,6 +119,7 @@ impl Ahead {
         let until_us = (now_us + self.kept_us).min(self.sent_us + lease_us);
         let for_us = until_us.saturating_sub(now_us);
         let held_us = now_us + for_us.saturating_sub(for_us / 100 + SLACK_US);
+        let held_us = if self.repeated { now_us } else { held_us };
         let waits = Waits {
             since_us: now_us,
             held_us,
@@ -155,13 +156,6 @@ pub(super) fn event(books: &mut Books, event: &Event<'_>) -> Verdict {
         }
         _ => Vec::new(),
     };
-    let lasted_us = match event {
-        Event::Ended { run, .. } => {
-            let started_us = books.run(*run).and_then(|run| run.started_us);
-            now_us - started_us.unwrap_or(now_us)
-        }
-        _ => 0,
-    };
     let Some(worker) = books.worker_mut(who).filter(|worker| worker.is_up(who)) else {
         return Ok(());
     };
@@ -170,14 +164,14 @@ pub(super) fn event(books: &mut Books, event: &Event<'_>) -> Verdict {
             exceeded(worker, job.run)?;
             worker.ahead.ready.remove(&job.run);
         }
-        Event::Ended { run, .. } => worker.ahead.ended(*run, now_us, lasted_us),
+        Event::Ended { run, .. } => worker.ahead.ended(*run, now_us),
         Event::Sent { call, command } if call.is_of_engine() => match command {
             Command::Claim(claim) => {
                 if !claim.repeat {
                     asked(worker, command, now_us)?;
                 }
                 let jobs_max = worker.knobs.jobs_max;
-                worker.ahead.claim_sent(now_us, jobs_max);
+                worker.ahead.claim_sent(now_us, jobs_max, claim.repeat);
             }
             Command::Finish(finishes) => {
                 for Finish { run, .. } in finishes {
