@@ -42,6 +42,8 @@ pub(super) fn event(books: &mut Books, event: &Event<'_>) -> Verdict {
     overdue(worker, all_disturbed_until, now_us)?;
     // A clock that was set back stands still until then.
     let counts_from = now_us.max(worker.disturbed_until);
+    // Types for which one crash is the last are left out of what is claimed ahead.
+    let places = worker.executing.len() < worker.knobs.jobs_max as usize;
     let owed = &mut worker.owed;
     match event {
         Event::Sent { call, command } if call.is_of_engine() => {
@@ -50,7 +52,7 @@ pub(super) fn event(books: &mut Books, event: &Event<'_>) -> Verdict {
                 owed.sent_us = now_us;
                 let repeat = matches!(command, Command::Claim(claim) if claim.repeat);
                 for (place, since_us) in owed.types.iter().enumerate() {
-                    if !repeat && since_us.is_some_and(|since_us| since_us < now_us) {
+                    if !repeat && places && since_us.is_some_and(|since_us| since_us < now_us) {
                         owed.passed_over[place] += 1;
                     }
                 }
