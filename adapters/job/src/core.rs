@@ -105,9 +105,7 @@ impl<B: Backend> Core<B> {
     pub(crate) async fn execute(&self, command: &Command) -> Result<Reply, StoreError> {
         let _busy = self.clock.busy();
         self.record.add(command);
-        let mut calls = 0;
-        loop {
-            calls += 1;
+        repeated(CALL_TIMEOUT, || {
             let mut command = Cow::Borrowed(command);
             if planted(Bug::SpawnRetriesUnderNewToken)
                 && let Command::Spawn(jobs) = command.to_mut()
@@ -115,12 +113,10 @@ impl<B: Backend> Core<B> {
                 jobs.iter_mut()
                     .for_each(|job| job.token = self.spawn_token());
             }
-            let call = self.store.execute(self.clock.store_time(), &command);
-            match within(CALL_TIMEOUT, call).await {
-                Err(StoreError::Unknown(_)) if calls < CALLS_MAX => {}
-                result => return result,
-            }
-        }
+            let now = self.clock.store_time();
+            async move { self.store.execute(now, &command).await }
+        })
+        .await
     }
 
     /// Spawns a job, together with those that other tasks spawn at the same time.
@@ -149,15 +145,10 @@ impl<B: Backend> Core<B> {
         let batches = u32::try_from(spawns.len()).unwrap_or(u32::MAX);
         let limit = CALL_TIMEOUT.saturating_mul(batches.max(1));
         spawns.iter().for_each(|spawn| self.record.add(spawn));
-        let mut calls = 0;
-        loop {
-            calls += 1;
-            let call = self.store.spawn_all(self.clock.store_time(), spawns);
-            match within(limit, call).await {
-                Err(StoreError::Unknown(_)) if calls < CALLS_MAX => {}
-                result => return result,
-            }
-        }
+        repeated(limit, || {
+            self.store.spawn_all(self.clock.store_time(), spawns)
+        })
+        .await
     }
 
     /// Carries out a command in a transaction of the caller, once.
@@ -170,6 +161,21 @@ impl<B: Backend> Core<B> {
         self.record.add(command);
         let call = op.execute(&self.store, self.clock.store_time(), command);
         within(CALL_TIMEOUT, call).await
+    }
+}
+
+/// Makes a call of the store, and again while its outcome is unknown.
+async fn repeated<T, F>(limit: Duration, mut call: impl FnMut() -> F) -> Result<T, StoreError>
+where
+    F: Future<Output = Result<T, StoreError>>,
+{
+    let mut calls = 0;
+    loop {
+        calls += 1;
+        match within(limit, call()).await {
+            Err(StoreError::Unknown(_)) if calls < CALLS_MAX => {}
+            result => return result,
+        }
     }
 }
 

@@ -39,7 +39,7 @@ impl Patience {
 
     /// Whether one wait took longer than the limit. There is no more patience
     /// after it: the next wait would most likely be for the same thing.
-    pub fn is_over(&self) -> bool {
+    pub(super) fn is_over(&self) -> bool {
         self.over.flag.load(Ordering::SeqCst)
     }
 
