@@ -106,19 +106,16 @@ mod tests {
             runtime.unwrap().block_on(async {
                 let mut test = TestJobs::memory().await;
                 let invoices = test.add_initializer(Billing);
-                let asked = asked.into_iter();
-                let asked = asked.map(|(customer, month)| Invoice { customer, month });
                 let (mut distinct, mut billed) = (BTreeSet::new(), 0);
-                for invoice in asked {
+                for (customer, month) in asked {
+                    let invoice = Invoice { customer, month };
                     bill(&invoices, invoice.clone()).await.unwrap();
                     distinct.insert(invoice);
                     billed += test.drain().await;
                 }
                 assert_eq!(billed, distinct.len());
-                let seen = test.seen().await;
                 for invoice in distinct {
-                    let job = seen.assert_spawned(&invoices, &invoice);
-                    seen.assert_completed(job.id);
+                    test.seen().await.assert_spawned_times(&invoices, &invoice, 1);
                 }
             });
         }

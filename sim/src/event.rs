@@ -5,7 +5,7 @@ use std::fmt;
 
 use job_engine::store::{ClaimedJob, Written};
 use job_engine::worker::{Ended, StopReason};
-use job_engine::{Command, Reply, Run, StoreError, WorkerId};
+use job_engine::{Command, JobType, Reply, Run, StoreError, WorkerId};
 
 /// One start of the process of a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -212,8 +212,8 @@ pub enum Event<'a> {
     Woken {
         /// At which process.
         who: Who,
-        /// Of which type, by place.
-        job_type: u32,
+        /// Of which type.
+        job_type: &'a JobType,
     },
     /// Announcements arrive from now on, or no longer, as far as the process
     /// knows.
@@ -233,6 +233,15 @@ pub enum Event<'a> {
         again: bool,
         /// What the caller was told; `None` if nothing is known.
         spawned: Option<job_engine::store::Spawned>,
+    },
+    /// Something that a test, or what stands in for another service, wants to be seen.
+    Noted {
+        /// In which process; `None` outside of all.
+        who: Option<Who>,
+        /// By the runner of which run.
+        run: Option<Run>,
+        /// What.
+        text: &'a str,
     },
     /// A fault begins to act.
     Fault {

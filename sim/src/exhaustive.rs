@@ -507,6 +507,7 @@ fn scenario() -> Scenario {
         workers: vec![worker(0), worker(1)],
         jobs: vec![job(0), job(1)],
         // That something may go wrong is all that the checks want to know.
+        left_out: Vec::new(),
         faults: vec![Fault::Crash {
             worker: 0,
             at_ms: 600_000,

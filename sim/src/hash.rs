@@ -136,7 +136,7 @@ impl TraceHash {
             }
             Event::Woken { who, job_type } => {
                 self.who(19, who);
-                self.word(job_type.into());
+                self.word(type_place(job_type).into());
             }
             Event::Listening { who, listening } => {
                 self.who(20, who);
@@ -157,6 +157,11 @@ impl TraceHash {
                 self.word(place as u64);
             }
             Event::Calm => self.word(23),
+            Event::Noted { who, run, text } => {
+                self.who(26, who.unwrap_or(Who::OUTSIDE));
+                run.into_iter().for_each(|run| self.run(run));
+                self.text(text);
+            }
         }
     }
 
@@ -238,6 +243,11 @@ impl TraceHash {
 
     fn job(&mut self, job: JobId) {
         self.word(job_key(job).into());
+    }
+
+    fn text(&mut self, text: &str) {
+        self.word(text.len() as u64);
+        text.bytes().for_each(|byte| self.word(byte.into()));
     }
 
     fn word(&mut self, word: u64) {

@@ -23,6 +23,7 @@
 //! assert_eq!(report.hash, again.hash);
 //! ```
 
+mod application;
 pub mod case;
 pub mod check;
 pub mod cluster;
@@ -30,11 +31,13 @@ pub mod event;
 pub mod exhaustive;
 pub mod explore;
 pub mod explorer;
+pub mod guide;
 pub mod hash;
 pub mod level;
 pub mod mutants;
 pub mod network;
 mod observed;
+mod panics;
 pub mod paused;
 pub mod recorder;
 pub mod scenario;
@@ -42,5 +45,9 @@ pub mod shrink;
 pub mod timeline;
 pub mod trace;
 
+pub use application::{Failure, Sim, Simulation, Unanswered};
+pub use paused::backend::{
+    Simulated, SimulatedOptions, SimulatedPool, SimulatedTable, SimulatedTransaction,
+};
 pub use recorder::{Keep, Recorder, Report};
-pub use scenario::Scenario;
+pub use scenario::{Deployment, Scenario};

@@ -21,6 +21,8 @@ pub struct Network {
     messages: BTreeMap<Call, Vec<MessageEffect>>,
     /// What befell single messages, for whoever wants to say it so.
     befell: Option<Vec<Fault>>,
+    /// Nothing befalls the messages of whoever is outside.
+    spares_outside: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -123,6 +125,7 @@ impl Network {
             changes_at: 0,
             messages,
             befell: None,
+            spares_outside: false,
         }
     }
 
@@ -130,6 +133,16 @@ impl Network {
     pub fn noting(mut self) -> Self {
         self.befell = Some(Vec::new());
         self
+    }
+
+    /// Lets nothing befall the messages of whoever is outside of all workers.
+    pub fn sparing_outside(mut self) -> Self {
+        self.spares_outside = true;
+        self
+    }
+
+    fn spares(&self, call: Call, now_us: u64) -> bool {
+        now_us >= self.calm_from_us || self.spares_outside && call.who == Who::OUTSIDE
     }
 
     /// What was noted.
@@ -144,7 +157,7 @@ impl Network {
             copy_us: None,
             disturbed: false,
         };
-        if now_us >= self.calm_from_us {
+        if self.spares(call, now_us) {
             return request;
         }
         self.look(now_us);
@@ -211,7 +224,7 @@ impl Network {
 
     /// What the store does with a request that arrives at `now_us`.
     pub fn fate(&mut self, call: Call, now_us: u64) -> Fate {
-        if now_us >= self.calm_from_us {
+        if self.spares(call, now_us) {
             return Fate::Served;
         }
         self.look(now_us);
@@ -266,7 +279,7 @@ impl Network {
             travels_us: Some(self.latency(Topic::ReplyLatency, call)),
             disturbed: false,
         };
-        if now_us >= self.calm_from_us {
+        if self.spares(call, now_us) {
             return answer;
         }
         self.look(now_us);

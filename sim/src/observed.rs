@@ -6,6 +6,7 @@ use std::rc::Rc;
 use job_engine::WorkerId;
 use job_tokio::fault::set_hook;
 use job_tokio::observer::{Seen, set_observer};
+use job_tokio::turn::set_turns;
 
 use crate::event::{Event, Who};
 
@@ -33,6 +34,7 @@ impl Drop for Observed {
     fn drop(&mut self) {
         set_hook(None);
         set_observer(None);
+        set_turns(None);
     }
 }
 

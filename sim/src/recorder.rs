@@ -2,6 +2,7 @@
 //! and keeps it for people if asked to.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
 use job_engine::{Command, ModelStore, Timestamp};
 
@@ -23,6 +24,8 @@ pub struct Keep {
     pub hashes: bool,
     /// What the store carried out.
     pub commands: bool,
+    /// When something happened that a fault could disturb.
+    pub moments: bool,
 }
 
 impl Keep {
@@ -32,6 +35,7 @@ impl Keep {
         befell: false,
         hashes: false,
         commands: false,
+        moments: false,
     };
     /// All events, as text.
     pub const TRACE: Self = Self {
@@ -41,6 +45,11 @@ impl Keep {
     /// What the store carried out.
     pub const COMMANDS: Self = Self {
         commands: true,
+        ..Self::NOTHING
+    };
+    /// When something happened that a fault could disturb.
+    pub const MOMENTS: Self = Self {
+        moments: true,
         ..Self::NOTHING
     };
 }
@@ -66,13 +75,19 @@ pub struct Report {
     pub hashes: Vec<TraceHash>,
     /// What the store carried out, each at its time, if asked for.
     pub commands: Vec<(Timestamp, Command)>,
+    /// When something happened that a fault could disturb, in milliseconds, if asked
+    /// for.
+    pub moments: BTreeSet<u64>,
+    /// So many inputs the test of an application asked for.
+    pub inputs: u32,
 }
 
 /// See the module.
 #[derive(Debug)]
 pub struct Recorder<'s> {
     scenario: Cow<'s, Scenario>,
-    audit: Audit,
+    /// None where the jobs are those of an application.
+    audit: Option<Audit>,
     keep: Keep,
     report: Report,
 }
@@ -82,7 +97,7 @@ impl<'s> Recorder<'s> {
     pub fn new(scenario: &'s Scenario, keep: Keep) -> Self {
         Self {
             scenario: Cow::Borrowed(scenario),
-            audit: Audit::new(scenario),
+            audit: Some(Audit::new(scenario)),
             keep,
             report: Report::default(),
         }
@@ -92,9 +107,18 @@ impl<'s> Recorder<'s> {
     pub fn owned(scenario: &Scenario, keep: Keep) -> Recorder<'static> {
         Recorder {
             scenario: Cow::Owned(scenario.clone()),
-            audit: Audit::new(scenario),
+            audit: Some(Audit::new(scenario)),
             keep,
             report: Report::default(),
+        }
+    }
+
+    /// One for the jobs of an application, of which the scenario knows nothing: its
+    /// test checks what must hold.
+    pub fn of_application(scenario: &Scenario, keep: Keep) -> Recorder<'static> {
+        Recorder {
+            audit: None,
+            ..Self::owned(scenario, keep)
         }
     }
 
@@ -114,12 +138,17 @@ impl<'s> Recorder<'s> {
         if self.keep.trace {
             report.trace.push(&self.scenario, now, event);
         }
+        if self.keep.moments && is_moment(event) {
+            report.moments.insert(now.true_us / 1_000);
+        }
         if self.keep.commands
             && let Event::Applied { command, .. } = event
         {
             report.commands.push((now.store, (*command).clone()));
         }
-        report.violation = self.audit.observe(now, model, event).err();
+        if let Some(audit) = &mut self.audit {
+            report.violation = audit.observe(now, model, event).err();
+        }
     }
 
     /// Ends the simulation with a violation that only its runner can see.
@@ -136,10 +165,26 @@ impl<'s> Recorder<'s> {
     pub fn finish(mut self, now: Moment, model: &ModelStore) -> Report {
         if self.report.violation.is_none() {
             self.report.simulated_us = now.true_us;
-            self.report.violation = self.audit.finish(now, model).err();
+            if let Some(audit) = &mut self.audit {
+                self.report.violation = audit.finish(now, model).err();
+            }
         }
         self.report.hash = self.report.hash.finished();
-        self.report.coverage = self.audit.coverage().clone();
+        if let Some(audit) = &self.audit {
+            self.report.coverage = audit.coverage().clone();
+        }
         self.report
+    }
+}
+
+/// Whether a fault would disturb something then: no look for jobs that finds none.
+fn is_moment(event: &Event<'_>) -> bool {
+    match event {
+        Event::Sent { command, .. } => matches!(
+            command,
+            Command::Spawn(_) | Command::Finish(_) | Command::Checkpoint(_)
+        ),
+        Event::Started { .. } | Event::Ended { .. } | Event::Noted { .. } => true,
+        _ => false,
     }
 }

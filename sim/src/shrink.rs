@@ -58,11 +58,13 @@ impl Search<'_> {
         self.shorten();
         self.faults();
         self.jobs();
-        self.name_what_befell();
+        self.inputs();
+        self.messages();
         loop {
             let before = self.best.clone();
             self.faults();
             self.jobs();
+            self.inputs();
             self.workers();
             self.simplify_runs();
             self.simplify_knobs();
@@ -112,6 +114,16 @@ impl Search<'_> {
         });
     }
 
+    /// Names the messages that matter, unless a window says it in fewer words.
+    fn messages(&mut self) {
+        let window = (self.best.clone(), self.report.clone());
+        self.name_what_befell();
+        self.faults();
+        if self.best.is_of_application() && self.best.faults.len() > window.0.faults.len() {
+            (self.best, self.report) = window;
+        }
+    }
+
     /// Replaces windows of bad luck by what befell single messages in them.
     fn name_what_befell(&mut self) {
         let by_chance = |fault: &Fault| {
@@ -155,6 +167,33 @@ impl Search<'_> {
                 drop_orphans(scenario);
             },
         );
+    }
+
+    /// Leaves inputs out, in ever smaller parts.
+    fn inputs(&mut self) {
+        let kept = |best: &Scenario, count| {
+            let kept = (0..count).filter(|input| !best.left_out.contains(input));
+            kept.collect::<Vec<u32>>()
+        };
+        let count = self.report.inputs;
+        let mut part = kept(&self.best, count).len();
+        while part > 0 {
+            let mut from = 0;
+            loop {
+                let inputs = kept(&self.best, count);
+                let Some(rest) = inputs.get(from..).filter(|rest| !rest.is_empty()) else {
+                    break;
+                };
+                let part = &rest[..part.min(rest.len())];
+                if !self.change(|scenario| scenario.left_out.extend(part)) {
+                    from += part.len();
+                }
+                if self.runs >= self.runs_max {
+                    return;
+                }
+            }
+            part /= 2;
+        }
     }
 
     /// Takes out ever smaller parts of a list.

@@ -12,7 +12,7 @@ use job_engine::worker::{Ended, StopReason};
 use job_engine::{Command, Reply, Run, StoreError};
 
 use crate::event::{Call, Event, Moment, Who};
-use crate::scenario::{START, Scenario, job_key, job_type};
+use crate::scenario::{START, Scenario, job_key};
 pub(crate) use words::fault_text;
 use words::{command_text, ended_text, reply_text, run_text};
 
@@ -114,6 +114,7 @@ pub enum Kind {
     Woken,
     Listening,
     Spawned,
+    Noted,
     Fault,
     Calm,
 }
@@ -263,7 +264,12 @@ impl Trace {
                 entry.run(job.run);
                 entry.cause = self.by_who.get(&(who, "claim")).copied();
                 self.by_run.insert(job.run, place);
-                let text = format!("starts {} at attempt {}", run_text(job.run), job.attempt);
+                let text = format!(
+                    "starts {} of {} at attempt {}",
+                    run_text(job.run),
+                    job.job_type,
+                    job.attempt
+                );
                 (Some(who), Kind::Started, text)
             }
             Event::Told { who, run, reason } => {
@@ -327,7 +333,7 @@ impl Trace {
             Event::Woken { who, job_type: of } => {
                 self.by_who.insert((who, "woken"), place);
                 entry.quiet = true;
-                let text = format!("hears that jobs of {} may be due", job_type(of));
+                let text = format!("hears that jobs of {of} may be due");
                 (Some(who), Kind::Woken, text)
             }
             Event::Listening { who, listening } => {
@@ -351,6 +357,13 @@ impl Trace {
                 };
                 let who = (who != Who::OUTSIDE).then_some(who);
                 (who, Kind::Spawned, format!("job {job} {what}"))
+            }
+            Event::Noted { who, run, text } => {
+                if let Some(run) = run {
+                    entry.run(run);
+                    entry.cause = self.by_run.insert(run, place);
+                }
+                (who, Kind::Noted, text.to_owned())
             }
             Event::Fault { place: fault } => {
                 self.fault = Some(place);

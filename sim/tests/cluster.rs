@@ -109,6 +109,7 @@ fn scenario(seed: u64, faults: Vec<Fault>) -> Scenario {
         workers: (1..=WORKERS).map(worker).collect(),
         jobs,
         faults,
+        left_out: Vec::new(),
     }
 }
 

@@ -1,5 +1,6 @@
 //! The simulator as its users see it.
 
+mod application;
 mod cases;
 mod cluster;
 mod failures;

@@ -71,6 +71,7 @@ fn empty(seed: u64) -> Scenario {
         workers: (0..3).map(worker).collect(),
         jobs: Vec::new(),
         faults: Vec::new(),
+        left_out: Vec::new(),
     }
 }
 

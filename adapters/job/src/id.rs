@@ -19,7 +19,37 @@ impl JobId {
     /// they were made.
     #[allow(clippy::new_without_default, reason = "two defaults would differ")]
     pub fn new() -> Self {
+        #[cfg(feature = "sim")]
+        if let Some(id) = simulated::next() {
+            return Self(id);
+        }
         Self(Uuid::now_v7())
+    }
+}
+
+#[cfg(feature = "sim")]
+pub(crate) mod simulated {
+    use std::cell::RefCell;
+    use std::rc::Rc;
+
+    use uuid::Uuid;
+
+    type Ids = Rc<dyn Fn() -> Uuid>;
+
+    thread_local! {
+        static IDS: RefCell<Option<Ids>> = const { RefCell::new(None) };
+    }
+
+    /// Where new ids come from on this thread; for simulations, in which nothing may
+    /// depend on chance.
+    pub fn set_ids(ids: Option<Ids>) {
+        IDS.set(ids);
+    }
+
+    pub(super) fn next() -> Option<Uuid> {
+        // Not borrowed during the call, so that it may replace itself.
+        let ids = IDS.with_borrow(Option::clone)?;
+        Some(ids())
     }
 }
 

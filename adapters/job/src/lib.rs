@@ -143,6 +143,9 @@ pub use config::{JobPollerConfig, JobSvcConfig, JobSvcConfigBuilder};
 pub use current::CurrentJob;
 pub use error::JobError;
 pub use id::JobId;
+#[cfg(feature = "sim")]
+#[doc(hidden)]
+pub use id::simulated::set_ids;
 pub use job::{Job, JobEvent, JobEventKind, JobState};
 pub use job_engine::RetrySettings;
 pub use job_tokio::{ArtificialClockConfig, ArtificialMode, Clock, ClockController, ClockHandle};

@@ -16,6 +16,7 @@ pub mod observer;
 mod spawns;
 pub mod store;
 mod time;
+pub mod turn;
 mod wakes;
 
 pub use announcer::Announcer;

@@ -425,6 +425,7 @@ impl Books {
             | Event::Point { .. }
             | Event::Kept { .. }
             | Event::Woken { .. }
+            | Event::Noted { .. }
             | Event::Spawned { .. }
             | Event::Fault { .. } => {}
         }

@@ -96,8 +96,11 @@ pub(super) fn event(books: &mut Books, event: &Event<'_>) -> Verdict {
             }
             _ => {}
         },
-        Event::Woken { job_type, .. } if worker.knobs.knows(*job_type) => {
-            owed.owe(*job_type, now_us);
+        Event::Woken { job_type, .. } => {
+            let place = type_place(job_type);
+            if worker.knobs.knows(place) {
+                owed.owe(place, now_us);
+            }
         }
         // The interval of the polls changes.
         Event::Listening { .. } => owed.free_since = now_us,

@@ -13,7 +13,6 @@ use super::client::{Client, connect};
 use super::rpc::{Body, FrameError, Notice};
 use super::server::PING_INTERVAL;
 use crate::event::Event;
-use crate::scenario::type_place;
 
 /// A connection on which nothing arrives for so long is dead.
 const SILENCE_MAX: Duration = PING_INTERVAL.saturating_mul(5).checked_div(2).unwrap();
@@ -98,10 +97,9 @@ impl Ear {
                     self.say(wakes, true).await;
                 }
                 Some(Notice::Due(job_type)) => {
-                    let place = type_place(&job_type);
                     let event = Event::Woken {
                         who,
-                        job_type: place,
+                        job_type: &job_type,
                     };
                     self.client.world().record_by(who, &event);
                     // An error means that the driver is gone, and so is this.

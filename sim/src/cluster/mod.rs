@@ -13,7 +13,6 @@
 mod client;
 mod faults;
 mod listener;
-mod panics;
 mod process;
 // For the fuzz target that feeds it.
 #[doc(hidden)]
@@ -29,10 +28,10 @@ use std::time::{Duration, UNIX_EPOCH};
 use turmoil::Sim;
 
 use crate::observed::Observed;
+use crate::panics::Watch;
 use crate::recorder::{Keep, Report};
 use crate::scenario::{START, Scenario, Topic};
 use faults::Faults;
-use panics::Watch;
 use world::World;
 
 pub use faults::supports;

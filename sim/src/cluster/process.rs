@@ -13,7 +13,7 @@ use super::runner::Runners;
 use super::spawner;
 use super::world::{Birth, World};
 use crate::event::{Event, Who};
-use crate::scenario::{START, Topic, type_place};
+use crate::scenario::{START, Topic};
 
 /// What the tasks of one process share.
 #[derive(Clone)]
@@ -48,11 +48,7 @@ impl Process {
     pub(super) fn wake(&self, job_type: &JobType) {
         if self.id.is_some() {
             let who = self.who();
-            let place = type_place(job_type);
-            let event = Event::Woken {
-                who,
-                job_type: place,
-            };
+            let event = Event::Woken { who, job_type };
             self.world().record_by(who, &event);
             self.wakes.add(job_type);
         }

@@ -181,11 +181,11 @@ impl<'s> World<'s> {
             Task::Run(process, who, run, step) => self.step(process, who, run, step),
             Task::Wake(process, who, job_type) => {
                 if self.processes[process].is(who) && self.processes[process].engine.is_some() {
-                    let place = type_place(&job_type);
-                    self.observe(&Event::Woken {
+                    let event = Event::Woken {
                         who,
-                        job_type: place,
-                    });
+                        job_type: &job_type,
+                    };
+                    self.observe(&event);
                     self.input(process, Input::Woken(job_type));
                 }
             }

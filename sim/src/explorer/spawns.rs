@@ -62,10 +62,8 @@ impl World<'_> {
             let of_type = job_type(spec.job_type);
             self.announce(place, &of_type);
             if self.processes[place].engine.is_some() {
-                self.observe(&Event::Woken {
-                    who,
-                    job_type: spec.job_type,
-                });
+                let job_type = &of_type;
+                self.observe(&Event::Woken { who, job_type });
                 self.input(place, Input::Woken(of_type));
             }
         }

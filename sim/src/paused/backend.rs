@@ -1,6 +1,7 @@
 //! The backend of a simulated process.
 
 use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use job::backend::NotAnOperationOf;
 use job::backend::{AfterCommit, AtomicWrite, Backend, CallerTransaction, NoOperation};
@@ -8,33 +9,47 @@ use job::{ClockHandle, JobError};
 use job_engine::store::Written;
 use job_engine::{Command, JobType, Rejection, Reply, Run, StoreError, Timestamp};
 
-use super::call::{Ask, Caller};
+use super::call::{Ask, Caller, Changes};
 use super::port::Port;
 use crate::event::Call;
 
-/// The backend whose store is the model, at the far end of a lossy channel.
-pub(super) enum Simulated {}
+/// The backend of a simulation: its store is the model, at the far end of a lossy
+/// channel.
+#[derive(Debug)]
+pub enum Simulated {}
 
 /// Which process it is for.
 #[derive(Clone, Default)]
-pub(super) struct Options {
-    pub(super) port: Option<Port>,
+pub struct SimulatedOptions {
+    pub(crate) port: Option<Port>,
 }
 
-impl fmt::Debug for Options {
+impl fmt::Debug for SimulatedOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Options").finish_non_exhaustive()
+        f.debug_struct("SimulatedOptions").finish_non_exhaustive()
+    }
+}
+
+/// Begins transactions in a simulation.
+#[derive(Clone)]
+pub struct SimulatedPool {
+    port: Port,
+}
+
+impl fmt::Debug for SimulatedPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SimulatedPool").finish_non_exhaustive()
     }
 }
 
 impl Backend for Simulated {
-    type Options = Options;
-    type Pool = Port;
-    type Transaction = Transaction;
+    type Options = SimulatedOptions;
+    type Pool = SimulatedPool;
+    type Transaction = SimulatedTransaction;
     type Operation = NoOperation;
     type Store = Port;
 
-    fn check(options: &Options) -> Result<(), String> {
+    fn check(options: &SimulatedOptions) -> Result<(), String> {
         options
             .port
             .as_ref()
@@ -42,9 +57,12 @@ impl Backend for Simulated {
             .ok_or("no port".to_owned())
     }
 
-    async fn open(options: Options, _: &ClockHandle) -> Result<(Port, Port), JobError> {
+    async fn open(
+        options: SimulatedOptions,
+        _: &ClockHandle,
+    ) -> Result<(SimulatedPool, Port), JobError> {
         let port = options.port.expect("it was checked");
-        Ok((port.clone(), port))
+        Ok((SimulatedPool { port: port.clone() }, port))
     }
 
     async fn close(_: &Port) {}
@@ -52,35 +70,116 @@ impl Backend for Simulated {
 
 impl NotAnOperationOf<Simulated> for NoOperation {}
 
-/// A transaction: its statements are answered at once, and take effect when it
-/// is committed. The row of a run that it ends is held until it is over.
-pub(super) struct Transaction {
+/// A transaction of a simulation. What is written in it takes effect when it is
+/// committed, or not at all; what it reads of jobs may be outdated by then. Dropping it
+/// rolls it back.
+pub struct SimulatedTransaction {
     port: Port,
     number: u64,
     /// The run that it ends, or was to end.
     run: Option<Run>,
     finish: Option<(Call, Command)>,
     others: Vec<(Call, Command)>,
+    changes: Changes,
     after_commit: Vec<AfterCommit>,
 }
 
-impl Port {
+impl SimulatedPool {
     /// Begins a transaction.
-    pub(super) fn begin(&self) -> Transaction {
-        let mut state = self.world.state();
+    pub fn begin(&self) -> SimulatedTransaction {
+        let mut state = self.port.world.state();
         state.transactions += 1;
-        Transaction {
-            port: self.clone(),
+        SimulatedTransaction {
+            port: self.port.clone(),
             number: state.transactions,
             run: None,
             finish: None,
             others: Vec::new(),
+            changes: Changes::default(),
             after_commit: Vec::new(),
         }
     }
 }
 
-impl AtomicWrite<Simulated> for Transaction {
+impl SimulatedTransaction {
+    /// Writes something of the application's: the change is made when the database
+    /// commits the transaction, together with what else is in it, whether whoever
+    /// commits it lives to hear of that or not.
+    pub fn write(&mut self, change: impl FnOnce() + Send + 'static) {
+        self.changes.add(change);
+    }
+}
+
+/// A table of the application in a simulation: rows that are only ever added. Clones are
+/// one table.
+#[derive(Debug)]
+pub struct SimulatedTable<T> {
+    rows: Arc<Mutex<Vec<T>>>,
+}
+
+impl<T: Clone + Send + 'static> SimulatedTable<T> {
+    /// Adds a row with the commit of a transaction.
+    pub fn insert_in(&self, transaction: &mut SimulatedTransaction, row: T) {
+        let table = self.clone();
+        transaction.write(move || table.insert(row));
+    }
+
+    /// Adds a row at once.
+    pub fn insert(&self, row: T) {
+        self.locked().push(row);
+    }
+
+    /// Adds a row at once, unless there is one like it.
+    pub fn insert_or_ignore(&self, row: T)
+    where
+        T: PartialEq,
+    {
+        let mut rows = self.locked();
+        if !rows.contains(&row) {
+            rows.push(row);
+        }
+    }
+
+    /// All rows, in the order of their commits.
+    pub fn rows(&self) -> Vec<T> {
+        self.locked().clone()
+    }
+
+    /// Those of which this is true.
+    pub fn rows_where(&self, mut is_wanted: impl FnMut(&T) -> bool) -> Vec<T> {
+        let rows = self.locked();
+        let wanted = rows.iter().filter(|row| is_wanted(row));
+        wanted.cloned().collect()
+    }
+
+    fn locked(&self) -> MutexGuard<'_, Vec<T>> {
+        self.rows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T> Clone for SimulatedTable<T> {
+    fn clone(&self) -> Self {
+        let rows = Arc::clone(&self.rows);
+        Self { rows }
+    }
+}
+
+impl<T> Default for SimulatedTable<T> {
+    fn default() -> Self {
+        let rows = Arc::default();
+        Self { rows }
+    }
+}
+
+impl fmt::Debug for SimulatedTransaction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SimulatedTransaction")
+            .field("number", &self.number)
+            .finish_non_exhaustive()
+    }
+}
+
+impl AtomicWrite<Simulated> for SimulatedTransaction {
     async fn execute(
         &mut self,
         _: &Port,
@@ -126,7 +225,7 @@ impl AtomicWrite<Simulated> for Transaction {
     }
 }
 
-impl CallerTransaction<Simulated> for Transaction {
+impl CallerTransaction<Simulated> for SimulatedTransaction {
     async fn commit(mut self) -> Result<(), StoreError> {
         let call = self.port.next_call(Caller::Runner).await;
         let others = std::mem::take(&mut self.others);
@@ -134,6 +233,7 @@ impl CallerTransaction<Simulated> for Transaction {
             transaction: self.number,
             run: self.run,
             writes: self.finish.take().into_iter().chain(others).collect(),
+            changes: std::mem::take(&mut self.changes),
         };
         self.port.world.ask(call, ask).await?;
         for wake in self.after_commit.drain(..) {
@@ -147,7 +247,7 @@ impl CallerTransaction<Simulated> for Transaction {
     }
 }
 
-impl Drop for Transaction {
+impl Drop for SimulatedTransaction {
     fn drop(&mut self) {
         self.port.world.state().unlock(self.number);
     }

@@ -1,6 +1,7 @@
 //! One call of the store, from the side of the caller.
 
 use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use job_engine::{Command, JobType, Reply, Run, StoreError};
 use tokio::sync::oneshot;
@@ -11,7 +12,7 @@ use crate::event::{Call, Event, RUNNER_OPS, SPAWN_OPS, Who};
 
 /// What the store is asked.
 #[derive(Clone)]
-pub(super) enum Ask {
+pub(crate) enum Ask {
     /// To carry out a command as one transaction.
     Execute(Command),
     /// To say what a command does in a transaction, and to hold its row.
@@ -21,31 +22,58 @@ pub(super) enum Ask {
         transaction: u64,
         run: Option<Run>,
         writes: Vec<(Call, Command)>,
+        changes: Changes,
     },
     /// To tell everyone that jobs of these types may be due.
     Announce(BTreeSet<JobType>),
 }
 
+/// What an application writes in a transaction. Clones are one: it is made once.
+#[derive(Clone, Default)]
+pub(crate) struct Changes(Arc<Mutex<Vec<Change>>>);
+
+type Change = Box<dyn FnOnce() + Send>;
+
+impl Changes {
+    pub(crate) fn add(&self, change: impl FnOnce() + Send + 'static) {
+        self.list().push(Box::new(change));
+    }
+
+    /// Makes them. Nothing of the world may be held meanwhile: they call back.
+    pub(crate) fn make(self) {
+        let changes = std::mem::take(&mut *self.list());
+        changes.into_iter().for_each(|change| change());
+    }
+
+    fn list(&self) -> MutexGuard<'_, Vec<Change>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// What came of it; there is no reply to a commit or an announcement.
-pub(super) type Done = Result<Option<Reply>, StoreError>;
+pub(crate) type Done = Result<Option<Reply>, StoreError>;
 
 /// Who makes a call; they are counted apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Caller {
+pub(crate) enum Caller {
     Engine,
     Runner,
     Spawner,
     Announcer,
+    /// Of another service.
+    OfService,
 }
 
 /// Calls of announcers have numbers from here on.
 const ANNOUNCE_OPS: u64 = 1 << 42;
+/// Calls of other services have numbers from here on.
+const SERVICE_OPS: u64 = 1 << 43;
 /// How long the service waits for the reply to a call, in microseconds.
 const CALL_TIMEOUT_US: u64 = 30_000_000;
 
 impl Caller {
     /// Who sends a command outside of any transaction.
-    pub(super) fn of(command: &Command) -> Self {
+    pub(crate) fn of(command: &Command) -> Self {
         match command {
             Command::Claim(_)
             | Command::Finish(_)
@@ -62,13 +90,14 @@ impl Caller {
             Self::Runner => RUNNER_OPS,
             Self::Spawner => SPAWN_OPS,
             Self::Announcer => ANNOUNCE_OPS,
+            Self::OfService => SERVICE_OPS,
         }
     }
 }
 
 impl World {
     /// The next call of a process; `None` if it is gone.
-    pub(super) fn next_call(&self, who: Who, caller: Caller) -> Option<Call> {
+    pub(crate) fn next_call(&self, who: Who, caller: Caller) -> Option<Call> {
         let mut state = self.state();
         if !state.is_up(who) {
             return None;
@@ -82,7 +111,7 @@ impl World {
 
     /// Asks the store. The request goes its way even if the caller gives up.
     /// For a process that is gone, it never returns.
-    pub(super) async fn ask(&self, call: Call, ask: Ask) -> Done {
+    pub(crate) async fn ask(&self, call: Call, ask: Ask) -> Done {
         let (mut waiting, receiver) = self.state().send(self, call, ask);
         let done = receiver.await;
         // The sender is dropped only with the process.

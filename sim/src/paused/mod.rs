@@ -6,17 +6,17 @@
 //! the far end of a channel. Time stands still while any task has something to
 //! do, and jumps to the next timer when none has.
 
-mod backend;
-mod call;
-mod observed;
+pub(crate) mod backend;
+pub(crate) mod call;
+pub(crate) mod observed;
 mod port;
-mod process;
+pub(crate) mod process;
 mod runner;
-mod state;
+pub(crate) mod state;
 mod store;
-mod timetable;
-mod wire;
-mod worker;
+pub(crate) mod timetable;
+pub(crate) mod wire;
+pub(crate) mod worker;
 
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
@@ -42,12 +42,13 @@ pub fn run(scenario: &Scenario, keep: Keep) -> Report {
     runtime.block_on(simulate(scenario, keep))
 }
 
-/// Whether this level has this fault. All processes share one thread and one
-/// time, so none can stand still, lag, or have its clock set.
+/// Whether this level has this fault. All processes share one time, so none can lag,
+/// or have its clock set.
 pub fn supports(fault: &Fault) -> bool {
     match fault {
-        Fault::Pause { .. } | Fault::Lag { .. } | Fault::ClockJump { .. } => false,
-        Fault::Crash { .. }
+        Fault::Lag { .. } | Fault::ClockJump { .. } => false,
+        Fault::Pause { .. }
+        | Fault::Crash { .. }
         | Fault::CrashAt { .. }
         | Fault::Net { .. }
         | Fault::Partition { .. }
@@ -96,7 +97,7 @@ async fn simulate(scenario: &Scenario, keep: Keep) -> Report {
     world.report()
 }
 
-fn check(world: &World, joined: Result<(), JoinError>) {
+pub(crate) fn check(world: &World, joined: Result<(), JoinError>) {
     if let Err(error) = joined {
         let text = format!("a task of the simulation ended: {error}");
         world.state().violated(Violation::new("paused.panic", text));

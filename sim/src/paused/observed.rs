@@ -1,23 +1,42 @@
 //! What this level makes of what its drivers do.
 
-use job_engine::WorkerId;
+use std::rc::Rc;
+use std::task::Waker;
+
 use job_engine::worker::Ended;
+use job_engine::{Run, WorkerId};
 use job_tokio::observer::Seen;
+use job_tokio::turn::{Turns, set_turns};
 
 use super::runner::PANIC;
 use super::state::{State, World};
 use crate::check::Violation;
 use crate::event::Who;
 use crate::observed::{Observed, event_of};
+use crate::panics;
 use crate::scenario::job_key;
 
 /// Begins to observe the drivers of this thread.
-pub(super) fn observe(world: &World) -> Observed {
+pub(crate) fn observe(world: &World) -> Observed {
     let (of_hook, of_observer) = (world.clone(), world.clone());
+    set_turns(Some(Rc::new(OfWorld(world.clone()))));
     Observed::new(
         move |id, point| of_hook.state().dies_at(id, point),
         move |id, seen| saw(&mut of_observer.state(), id, seen),
     )
+}
+
+/// The turns of the tasks of all processes.
+struct OfWorld(World);
+
+impl Turns for OfWorld {
+    fn begin(&self, worker: WorkerId, run: Option<Run>, task: &Waker) -> bool {
+        self.0.state().begin_turn(worker, run, task)
+    }
+
+    fn end(&self) {
+        self.0.state().end_turn();
+    }
 }
 
 fn saw(state: &mut State, id: WorkerId, seen: Seen<'_>) {
@@ -27,7 +46,7 @@ fn saw(state: &mut State, id: WorkerId, seen: Seen<'_>) {
     match seen {
         Seen::Started(job) => state.has_started(who, job.run.job, job.run.fence),
         Seen::Ended(run, ended) => {
-            if let Some(violation) = unplanned(who, job_key(run.job), ended) {
+            if let Some(violation) = unplanned(state, who, job_key(run.job), ended) {
                 state.violated(violation);
             }
         }
@@ -37,15 +56,14 @@ fn saw(state: &mut State, id: WorkerId, seen: Seen<'_>) {
 }
 
 /// A panic that no scenario asks for.
-fn unplanned(who: Who, job: u32, ended: &Ended) -> Option<Violation> {
+fn unplanned(state: &State, who: Who, job: u32, ended: &Ended) -> Option<Violation> {
     let Ended::Failed(text) = ended else {
         return None;
     };
     let panicked = text.as_str().contains("panicked") && !text.as_str().contains(PANIC);
-    let violation = || {
-        Violation::new("paused.panic", text.as_str())
-            .of_job(job)
-            .of(who)
+    let violation = || match panics::last().filter(|_| state.of_application) {
+        Some((place, text)) => Violation::new(&format!("a runner panicked at {place}"), text),
+        None => Violation::new("paused.panic", text.as_str()),
     };
-    panicked.then(violation)
+    panicked.then(|| violation().of_job(job).of(who))
 }

@@ -14,16 +14,16 @@ use crate::scenario::{Fault, Scenario};
 
 /// The store of one process.
 #[derive(Clone)]
-pub(super) struct Port {
-    pub(super) world: World,
-    pub(super) who: Who,
+pub struct Port {
+    pub(crate) world: World,
+    pub(crate) who: Who,
     /// Announcements never arrive here.
-    pub(super) deaf: bool,
+    pub(crate) deaf: bool,
 }
 
 impl Port {
     /// The number of the next call; never comes if the process is gone.
-    pub(super) async fn next_call(&self, caller: Caller) -> Call {
+    pub(crate) async fn next_call(&self, caller: Caller) -> Call {
         match self.world.next_call(self.who, caller) {
             Some(call) => call,
             None => pending().await,

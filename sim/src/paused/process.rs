@@ -5,27 +5,35 @@ use std::time::Duration;
 
 use job::{ClockHandle, JobError, JobPollerConfig, JobSvcConfig, Jobs};
 use job_engine::store::Spawned;
-use job_engine::{Entropy, Timestamp};
+use job_engine::{Entropy, Timestamp, WorkerId};
 use job_tokio::to_datetime;
+use job_tokio::turn::in_turn;
 use tokio::task::JoinSet;
 
-use super::backend::{Options, Simulated};
+use super::backend::{Simulated, SimulatedOptions};
 use super::port::Port;
 use super::runner::{Kind, Spawners, due_at};
 use super::state::World;
 use crate::event::{Event, Who};
-use crate::scenario::{Knobs, START, Topic, job_id};
+use crate::scenario::{Knobs, START, Topic, job_id, job_type};
 
 /// A process that is up.
-pub(super) struct Process {
+pub(crate) struct Process {
     world: World,
     who: Who,
-    pub(super) jobs: Jobs<Simulated>,
+    /// What it claims under.
+    id: WorkerId,
+    pub(crate) jobs: Jobs<Simulated>,
+    /// What spawns the jobs of a scenario.
+    scripted: Option<Scripted>,
+    pub(crate) spawns: JoinSet<()>,
+}
+
+struct Scripted {
     /// For the types that the worker does not run.
     _others: Jobs<Simulated>,
     spawners: Spawners,
     known: Knobs,
-    pub(super) spawns: JoinSet<()>,
 }
 
 /// The seed of the service that only spawns differs from the other one's.
@@ -33,7 +41,7 @@ const OTHERS: u64 = 1 << 32;
 
 impl Process {
     /// Starts the process of a worker.
-    pub(super) async fn start(world: &World, who: Who, ahead_ms: i64, knobs: &Knobs) -> Self {
+    pub(crate) async fn start(world: &World, who: Who, ahead_ms: i64, knobs: &Knobs) -> Self {
         let seed = seed(world, who, 0);
         let id = Entropy::from_seed(seed).worker_id();
         world.state().is_starting(who, id, knobs);
@@ -47,12 +55,36 @@ impl Process {
     }
 
     /// Starts whoever spawns from outside of all workers.
-    pub(super) async fn outside(world: &World) -> Self {
+    pub(crate) async fn outside(world: &World) -> Self {
         Self::open(world, Who::OUTSIDE, 0, &Knobs::default()).await
     }
 
     async fn open(world: &World, who: Who, ahead_ms: i64, knobs: &Knobs) -> Self {
         let mut jobs = service(world, who, 0, ahead_ms, knobs).await;
+        let scripted = match world.register() {
+            Some(register) => {
+                register(&mut jobs);
+                None
+            }
+            None => Some(Self::scripted(world, who, ahead_ms, knobs, &mut jobs).await),
+        };
+        Self {
+            world: world.clone(),
+            who,
+            id: Entropy::from_seed(seed(world, who, 0)).worker_id(),
+            jobs,
+            scripted,
+            spawns: JoinSet::new(),
+        }
+    }
+
+    async fn scripted(
+        world: &World,
+        who: Who,
+        ahead_ms: i64,
+        knobs: &Knobs,
+        jobs: &mut Jobs<Simulated>,
+    ) -> Scripted {
         let mut others = service(world, who, OTHERS, ahead_ms, knobs).await;
         let spawners = Spawners::default();
         let types = world.scenario().types.iter().enumerate();
@@ -73,25 +105,22 @@ impl Process {
         });
         let made = made.collect();
         spawners.set(made).expect("they are made once");
-        Self {
-            world: world.clone(),
-            who,
-            jobs,
+        Scripted {
             _others: others,
             spawners,
             known: knobs.clone(),
-            spawns: JoinSet::new(),
         }
     }
 
     /// Spawns the job at this place, as a caller in this process would.
-    pub(super) fn spawn(&mut self, place: usize, again: bool) {
+    pub(crate) fn spawn(&mut self, place: usize, again: bool) {
         let (world, who) = (self.world.clone(), self.who);
         let job = world.scenario().jobs[place].clone();
-        let polls = who != Who::OUTSIDE && self.known.knows(job.job_type);
-        let spawners = self.spawners.get().expect("they were made");
+        let scripted = self.scripted.as_ref().expect("the scenario has jobs");
+        let polls = who != Who::OUTSIDE && scripted.known.knows(job.job_type);
+        let spawners = scripted.spawners.get().expect("they were made");
         let spawner = spawners[job.job_type as usize].clone();
-        self.spawns.spawn(async move {
+        let spawns = async move {
             let id = job::JobId::from(job.id());
             let result = match due_at(&world, &job) {
                 _ if job.unique => spawner.spawn_unique(id, job.key).await,
@@ -119,16 +148,22 @@ impl Process {
             });
             if polls && spawned == Some(Spawned::Created) && !job.unique {
                 // The service has woken its own worker.
-                let job_type = job.job_type;
+                let job_type = &job_type(job.job_type);
                 state.observe(&Event::Woken { who, job_type });
             }
-        });
+        };
+        self.spawns.spawn(in_turn(self.id, None, spawns));
     }
 }
 
 fn seed(world: &World, who: Who, other: u64) -> [u8; 32] {
     let key = [who.worker.into(), u64::from(who.incarnation) + other];
     world.scenario().draws().seed_bytes(Topic::WorkerSeed, key)
+}
+
+/// A service that registers what an application runs, and never polls: for its test.
+pub(crate) async fn spawning(world: &World) -> Jobs<Simulated> {
+    service(world, Who::OUTSIDE, 0, 0, &Knobs::default()).await
 }
 
 async fn service(
@@ -148,7 +183,7 @@ async fn service(
     };
     let shows_us = START.as_micros() + world.now_us().cast_signed() + ahead_ms * 1_000;
     let clock = ClockHandle::tokio_time(to_datetime(Timestamp::from_micros(shows_us)));
-    let config = JobSvcConfig::<Simulated>::with_backend(Options { port: Some(port) })
+    let config = JobSvcConfig::<Simulated>::with_backend(SimulatedOptions { port: Some(port) })
         .seed(seed)
         .clock(clock)
         .poller_config(JobPollerConfig {

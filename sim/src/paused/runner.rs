@@ -14,7 +14,7 @@ use job_engine::store::Written;
 use job_engine::{Fence, JobId, Run};
 use job_tokio::to_datetime;
 
-use super::backend::{Simulated, Transaction};
+use super::backend::{Simulated, SimulatedTransaction};
 use super::state::World;
 use crate::event::{Event, Who};
 use crate::scenario::{
@@ -192,7 +192,7 @@ impl Runner {
         }
     }
 
-    async fn spawn_children(&self, transaction: &mut Transaction) -> Result<(), JobError> {
+    async fn spawn_children(&self, transaction: &mut SimulatedTransaction) -> Result<(), JobError> {
         let jobs = self.world.scenario().jobs.iter();
         for child in jobs.filter(|job| job.parent == Some(self.key())) {
             let spawners = self.spawners.get().expect("they are made before polling");

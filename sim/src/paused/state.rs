@@ -2,34 +2,40 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
 use std::time::Duration;
 
-use job_engine::{Fence, JobId, ModelStore, Timestamp, WorkerId};
+use job::Jobs;
+use job_engine::{Fence, JobId, ModelStore, Run, Timestamp, WorkerId};
 use job_tokio::Wake;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
-use super::call::Done;
+use super::backend::Simulated;
+use super::call::{Changes, Done};
 use super::wire::{Request, Wire};
 use super::worker::Order;
 use crate::check::Violation;
 use crate::event::{Call, Event, Moment, Who};
 use crate::network::Network;
 use crate::recorder::{Keep, Recorder, Report};
-use crate::scenario::{Fault, Knobs, START, Scenario, job_key};
+use crate::scenario::{Fault, Knobs, START, Scenario, job_id, job_key};
 
 /// Where so many events happen at one time, something spins.
 const EVENTS_MAX: u32 = 20_000;
 
 /// A handle to the world. Clones share it.
 #[derive(Clone)]
-pub(super) struct World {
+pub(crate) struct World {
     shared: Arc<Shared>,
 }
 
 struct Shared {
     scenario: Scenario,
+    program: Program,
     begin: Instant,
+    /// It is known what the processes of an application run.
+    registered: Notify,
     /// A violation was found.
     over: Arc<Notify>,
     /// Something is to arrive sooner than what the wire waits for.
@@ -37,26 +43,45 @@ struct Shared {
     state: Mutex<State>,
 }
 
+/// What the processes run.
+enum Program {
+    /// What the scenario says.
+    Scripted,
+    /// What an application registers, once it has said so.
+    OfApplication(Mutex<Option<Register>>),
+}
+
+/// Registers what a process of an application runs.
+pub(crate) type Register = Arc<dyn Fn(&mut Jobs<Simulated>) + Send + Sync>;
+
 /// What changes. It is never held across an await, and nothing that is called
 /// with it held calls back.
-pub(super) struct State {
+pub(crate) struct State {
     /// Set whenever the state is looked at.
-    pub(super) now_us: u64,
-    pub(super) model: ModelStore,
-    pub(super) network: Network,
-    pub(super) wire: Wire,
+    pub(crate) now_us: u64,
+    pub(crate) model: ModelStore,
+    pub(crate) network: Network,
+    pub(crate) wire: Wire,
     /// How far the clock of the store is ahead.
-    pub(super) store_ahead_us: i64,
+    pub(crate) store_ahead_us: i64,
     /// Who waits for the reply to a call.
-    pub(super) waiters: BTreeMap<Call, oneshot::Sender<Done>>,
+    pub(crate) waiters: BTreeMap<Call, oneshot::Sender<Done>>,
     /// The transaction that holds the row of a job, with its number.
-    pub(super) locks: BTreeMap<JobId, u64>,
+    pub(crate) locks: BTreeMap<JobId, u64>,
+    /// What was committed, and is not made.
+    pub(crate) committed: Vec<Changes>,
     /// Requests that wait for such a row.
-    pub(super) blocked: Vec<Request>,
+    pub(crate) blocked: Vec<Request>,
     /// The processes that are up, by the key of their worker.
-    pub(super) up: BTreeMap<u32, Up>,
-    pub(super) announcements: u64,
-    pub(super) transactions: u64,
+    pub(crate) up: BTreeMap<u32, Up>,
+    pub(crate) announcements: u64,
+    pub(crate) transactions: u64,
+    /// The jobs are those of an application.
+    pub(crate) of_application: bool,
+    /// So many ids were made for it.
+    ids_made: u32,
+    /// So many inputs its test asked for.
+    inputs: u32,
     calm_from_us: u64,
     crash_points: Vec<CrashPoint>,
     /// Everyone who ever was up.
@@ -66,20 +91,33 @@ pub(super) struct State {
     /// The time of the last event, and how many there were at that time.
     moment: (u64, u32),
     orders: BTreeMap<u32, mpsc::UnboundedSender<Order>>,
+    /// The processes that stand still, by the key of their worker.
+    still: BTreeMap<u32, Still>,
+    /// Whose task is polled, and the run that it performs.
+    at_turn: Option<(Who, Option<Run>)>,
     /// `None` when the simulation is over.
     recorder: Option<Recorder<'static>>,
     over: Arc<Notify>,
 }
 
 /// A process that is up.
-pub(super) struct Up {
-    pub(super) incarnation: u32,
+pub(crate) struct Up {
+    pub(crate) incarnation: u32,
     /// How long its driver waits for a reply.
-    pub(super) store_timeout_us: u64,
+    pub(crate) store_timeout_us: u64,
     /// Its calls of each kind so far.
-    pub(super) ops: [u64; 4],
+    pub(crate) ops: [u64; 5],
     /// Where announcements go, while it listens.
-    pub(super) wakes: Option<mpsc::Sender<Wake>>,
+    pub(crate) wakes: Option<mpsc::Sender<Wake>>,
+}
+
+/// A process that stands still.
+struct Still {
+    who: Who,
+    /// By the fault at this place.
+    fault: usize,
+    /// Its tasks that want to go on.
+    tasks: Vec<Waker>,
 }
 
 /// A process dies when it comes to a fault point for the n-th time.
@@ -91,8 +129,27 @@ struct CrashPoint {
 }
 
 impl World {
-    pub(super) fn new(scenario: &Scenario, keep: Keep) -> Self {
+    /// The world of a scenario.
+    pub(crate) fn new(scenario: &Scenario, keep: Keep) -> Self {
+        let recorder = Recorder::owned(scenario, keep);
+        Self::of(scenario, keep, Program::Scripted, recorder)
+    }
+
+    /// The world of an application that is tested.
+    pub(crate) fn of_application(scenario: &Scenario, keep: Keep) -> Self {
+        let program = Program::OfApplication(Mutex::default());
+        let recorder = Recorder::of_application(scenario, keep);
+        Self::of(scenario, keep, program, recorder)
+    }
+
+    fn of(scenario: &Scenario, keep: Keep, program: Program, recorder: Recorder<'static>) -> Self {
+        let of_application = matches!(program, Program::OfApplication(_));
         let network = Network::new(scenario);
+        let network = if of_application {
+            network.sparing_outside()
+        } else {
+            network
+        };
         let over = Arc::new(Notify::new());
         let sooner = Arc::new(Notify::new());
         let state = State {
@@ -107,22 +164,30 @@ impl World {
             store_ahead_us: 0,
             waiters: BTreeMap::new(),
             locks: BTreeMap::new(),
+            committed: Vec::new(),
             blocked: Vec::new(),
             up: BTreeMap::new(),
             announcements: 0,
             transactions: 0,
+            of_application,
+            ids_made: 0,
+            inputs: 0,
             calm_from_us: scenario.calm_from_ms * 1_000,
             crash_points: crash_points(scenario),
             ids: BTreeMap::new(),
             fences: BTreeMap::new(),
             moment: (0, 0),
             orders: BTreeMap::new(),
-            recorder: Some(Recorder::owned(scenario, keep)),
+            still: BTreeMap::new(),
+            at_turn: None,
+            recorder: Some(recorder),
             over: Arc::clone(&over),
         };
         Self {
             shared: Arc::new(Shared {
                 scenario: scenario.clone(),
+                program,
+                registered: Notify::new(),
                 begin: Instant::now(),
                 over,
                 sooner,
@@ -131,26 +196,54 @@ impl World {
         }
     }
 
-    pub(super) fn scenario(&self) -> &Scenario {
+    pub(crate) fn scenario(&self) -> &Scenario {
         &self.shared.scenario
     }
 
+    /// What registers what the processes of an application run, if that is known.
+    pub(crate) fn register(&self) -> Option<Register> {
+        match &self.shared.program {
+            Program::Scripted => None,
+            Program::OfApplication(register) => lock(register).clone(),
+        }
+    }
+
+    /// Says what the processes of an application run; `None` when it is over.
+    pub(crate) fn registers(&self, new: Option<Register>) {
+        self.shared.registered.notify_one();
+        if let Program::OfApplication(register) = &self.shared.program {
+            *lock(register) = new;
+        }
+    }
+
+    /// Ends when it is known what the processes of an application run.
+    pub(crate) async fn is_registered(&self) {
+        self.shared.registered.notified().await;
+    }
+
+    /// Lets something be seen. `of` is the process and the run that it is about.
+    pub(crate) fn note(&self, of: Option<(Who, Option<Run>)>, text: impl AsRef<str>) {
+        let (who, run) = (of.map(|(who, _)| who), of.and_then(|(_, run)| run));
+        let text = text.as_ref();
+        self.state().observe(&Event::Noted { who, run, text });
+    }
+
     /// Microseconds since the start, true time.
-    pub(super) fn now_us(&self) -> u64 {
+    pub(crate) fn now_us(&self) -> u64 {
         self.shared.begin.elapsed().as_micros() as u64
     }
 
-    pub(super) fn calm_from_us(&self) -> u64 {
+    pub(crate) fn calm_from_us(&self) -> u64 {
         self.scenario().calm_from_ms * 1_000
     }
 
     /// Ends at this time. Wakes come on whole milliseconds.
-    pub(super) async fn sleep_until(&self, at_us: u64) {
+    pub(crate) async fn sleep_until(&self, at_us: u64) {
         sleep_until(self.shared.begin + Duration::from_micros(at_us)).await;
     }
 
     /// The state as it is now.
-    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         let state = self.shared.state.lock();
         let panicked = state.is_err();
         let mut state = state.unwrap_or_else(PoisonError::into_inner);
@@ -164,17 +257,17 @@ impl World {
     }
 
     /// Ends when a violation was found.
-    pub(super) async fn over(&self) {
+    pub(crate) async fn over(&self) {
         self.shared.over.notified().await;
     }
 
     /// Ends when the wire has to look again.
-    pub(super) async fn sooner(&self) {
+    pub(crate) async fn sooner(&self) {
         self.shared.sooner.notified().await;
     }
 
     /// What came of it all. From here on nothing counts.
-    pub(super) fn report(&self) -> Report {
+    pub(crate) fn report(&self) -> Report {
         let mut state = self.state();
         let now = state.moment();
         let Some(recorder) = state.recorder.take() else {
@@ -182,8 +275,13 @@ impl World {
         };
         let mut report = recorder.finish(now, &state.model);
         report.befell = state.network.take_befell();
+        report.inputs = state.inputs;
         report
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn crash_points(scenario: &Scenario) -> Vec<CrashPoint> {
@@ -214,16 +312,16 @@ impl State {
     }
 
     /// What the clock of the store shows.
-    pub(super) fn store_now(&self) -> Timestamp {
+    pub(crate) fn store_now(&self) -> Timestamp {
         let passed = self.now_us.cast_signed() + self.store_ahead_us;
         Timestamp::from_micros(START.as_micros() + passed)
     }
 
-    pub(super) fn is_calm(&self) -> bool {
+    pub(crate) fn is_calm(&self) -> bool {
         self.now_us >= self.calm_from_us
     }
 
-    pub(super) fn observe(&mut self, event: &Event<'_>) {
+    pub(crate) fn observe(&mut self, event: &Event<'_>) {
         let now = self.moment();
         self.moment = match self.moment {
             (at_us, count) if at_us == now.true_us => (at_us, count + 1),
@@ -241,7 +339,7 @@ impl State {
         }
     }
 
-    pub(super) fn violated(&mut self, violation: Violation) {
+    pub(crate) fn violated(&mut self, violation: Violation) {
         if let Some(recorder) = &mut self.recorder {
             recorder.violated(violation);
             self.over.notify_one();
@@ -249,33 +347,33 @@ impl State {
     }
 
     /// This process, or all, may lose leases now without being at fault.
-    pub(super) fn disturb(&mut self, who: Option<Who>, until_us: u64, by: &'static str) {
+    pub(crate) fn disturb(&mut self, who: Option<Who>, until_us: u64, by: &'static str) {
         self.observe(&Event::Disturbed { who, until_us, by });
     }
 
     /// Whether this process is up.
-    pub(super) fn is_up(&self, who: Who) -> bool {
+    pub(crate) fn is_up(&self, who: Who) -> bool {
         let up = self.up.get(&who.worker);
         up.is_some_and(|up| up.incarnation == who.incarnation)
     }
 
     /// Whether any worker is up.
-    pub(super) fn any_is_up(&self) -> bool {
+    pub(crate) fn any_is_up(&self) -> bool {
         self.up.keys().any(|key| *key != Who::OUTSIDE.worker)
     }
 
     /// Who claims under this id.
-    pub(super) fn who(&self, id: WorkerId) -> Option<Who> {
+    pub(crate) fn who(&self, id: WorkerId) -> Option<Who> {
         self.ids.get(&id).copied()
     }
 
     /// What this process claims under, too.
-    pub(super) fn is_known_as(&mut self, who: Who, id: WorkerId) {
+    pub(crate) fn is_known_as(&mut self, who: Who, id: WorkerId) {
         self.ids.insert(id, who);
     }
 
     /// A process starts.
-    pub(super) fn is_starting(&mut self, who: Who, id: WorkerId, knobs: &Knobs) {
+    pub(crate) fn is_starting(&mut self, who: Who, id: WorkerId, knobs: &Knobs) {
         self.is_known_as(who, id);
         let store_timeout_us = knobs.store_timeout().as_micros() as u64;
         self.up.insert(who.worker, Up::new(who, store_timeout_us));
@@ -284,24 +382,24 @@ impl State {
     }
 
     /// Whoever spawns from outside is there from the start.
-    pub(super) fn outside_is_up(&mut self, orders: mpsc::UnboundedSender<Order>) {
+    pub(crate) fn outside_is_up(&mut self, orders: mpsc::UnboundedSender<Order>) {
         let who = Who::OUTSIDE;
         self.up.insert(who.worker, Up::new(who, 0));
         self.takes_orders(who.worker, orders);
     }
 
-    pub(super) fn takes_orders(&mut self, worker: u32, orders: mpsc::UnboundedSender<Order>) {
+    pub(crate) fn takes_orders(&mut self, worker: u32, orders: mpsc::UnboundedSender<Order>) {
         self.orders.insert(worker, orders);
     }
 
-    pub(super) fn order(&self, worker: u32, order: Order) {
+    pub(crate) fn order(&self, worker: u32, order: Order) {
         if let Some(orders) = self.orders.get(&worker) {
             // One whose task has ended does nothing more.
             let _ = orders.send(order);
         }
     }
 
-    pub(super) fn order_all(&self, order: impl Fn() -> Order) {
+    pub(crate) fn order_all(&self, order: impl Fn() -> Order) {
         for worker in self.orders.keys() {
             self.order(*worker, order());
         }
@@ -309,7 +407,7 @@ impl State {
 
     /// A process is gone: nothing that it does counts any more, and its tasks
     /// are ended as soon as the runtime gets to it.
-    pub(super) fn crash(&mut self, who: Who, back_us: Option<u64>) {
+    pub(crate) fn crash(&mut self, who: Who, back_us: Option<u64>) {
         if self.is_up(who) {
             self.up.remove(&who.worker);
             self.observe(&Event::Crashed { who });
@@ -317,8 +415,74 @@ impl State {
         }
     }
 
+    /// A process stands still, because of the fault at this place.
+    pub(crate) fn stand_still(&mut self, who: Who, fault: usize, until_us: u64) {
+        if self.stands_still(who) {
+            return;
+        }
+        let tasks = Vec::new();
+        self.still.insert(who.worker, Still { who, fault, tasks });
+        self.observe(&Event::Paused { who });
+        self.disturb(Some(who), until_us, "standing still");
+    }
+
+    pub(crate) fn stands_still(&self, who: Who) -> bool {
+        let still = self.still.get(&who.worker);
+        still.is_some_and(|still| still.who == who)
+    }
+
+    /// The process that stands still because of the fault at this place goes on.
+    pub(crate) fn goes_on(&mut self, fault: usize) {
+        let mut still = self.still.iter();
+        let Some((&worker, _)) = still.find(|(_, still)| still.fault == fault) else {
+            return;
+        };
+        let still = self.still.remove(&worker).expect("it was found");
+        let who = still.who;
+        if self.is_up(who) {
+            self.observe(&Event::Resumed { who });
+        }
+        still.tasks.into_iter().for_each(Waker::wake);
+    }
+
+    /// Whether a task of a process may be polled now.
+    pub(crate) fn begin_turn(&mut self, id: WorkerId, run: Option<Run>, task: &Waker) -> bool {
+        let Some(who) = self.who(id) else {
+            return true;
+        };
+        if !self.is_up(who) {
+            // Nothing of it ever goes on: it is about to be dropped.
+            return false;
+        }
+        if let Some(still) = self.still.get_mut(&who.worker).filter(|s| s.who == who) {
+            still.tasks.push(task.clone());
+            return false;
+        }
+        self.at_turn = Some((who, run));
+        true
+    }
+
+    /// Whose task is polled, and the run that it performs.
+    pub(crate) fn at_turn(&self) -> Option<(Who, Option<Run>)> {
+        self.at_turn
+    }
+
+    pub(crate) fn asked_for_inputs(&mut self, count: u32) {
+        self.inputs = self.inputs.max(count);
+    }
+
+    /// The next id of a job.
+    pub(crate) fn make_id(&mut self) -> JobId {
+        self.ids_made += 1;
+        job_id(self.ids_made)
+    }
+
+    pub(crate) fn end_turn(&mut self) {
+        self.at_turn = None;
+    }
+
     /// A process has stopped.
-    pub(super) fn has_stopped(&mut self, who: Who) {
+    pub(crate) fn has_stopped(&mut self, who: Who) {
         if self.is_up(who) {
             self.observe(&Event::Stopped { who });
             self.up.remove(&who.worker);
@@ -326,7 +490,7 @@ impl State {
     }
 
     /// Whether the process of this worker dies at this point.
-    pub(super) fn dies_at(&mut self, id: WorkerId, point: &'static str) -> bool {
+    pub(crate) fn dies_at(&mut self, id: WorkerId, point: &'static str) -> bool {
         let Some(who) = self.who(id) else {
             return false;
         };
@@ -351,12 +515,12 @@ impl State {
     }
 
     /// A process has started the runner of this run.
-    pub(super) fn has_started(&mut self, who: Who, job: JobId, fence: Fence) {
+    pub(crate) fn has_started(&mut self, who: Who, job: JobId, fence: Fence) {
         self.fences.insert((who, job), fence);
     }
 
     /// The newest run of a job that this process has started.
-    pub(super) fn fence(&self, who: Who, job: JobId) -> Fence {
+    pub(crate) fn fence(&self, who: Who, job: JobId) -> Fence {
         let fence = self.fences.get(&(who, job)).copied();
         fence.unwrap_or_else(|| panic!("{who} makes a runner for {}, unstarted", job_key(job)))
     }
@@ -367,7 +531,7 @@ impl Up {
         Self {
             incarnation: who.incarnation,
             store_timeout_us,
-            ops: [0; 4],
+            ops: [0; 5],
             wakes: None,
         }
     }

@@ -99,8 +99,12 @@ impl State {
                 transaction,
                 run,
                 writes,
+                changes,
             } => {
                 let committed = self.commit(call, run, &writes);
+                if committed.is_ok() {
+                    self.committed.push(changes);
+                }
                 self.unlock(transaction);
                 committed.map(|()| None)
             }
@@ -139,7 +143,10 @@ impl State {
             "{} sent {command:?}, which is refused: {rejection}",
             call.who
         );
-        self.violated(Violation::new("store.rejected", text).of(call.who));
+        // An application may ask for what is refused.
+        if !self.of_application {
+            self.violated(Violation::new("store.rejected", text).of(call.who));
+        }
         StoreError::Rejected(rejection)
     }
 

@@ -10,6 +10,8 @@ use crate::scenario::{Fault, Scenario};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Entry {
+    /// A pause is over: that of the fault at this place.
+    GoesOn(usize),
     /// The fault at this place begins.
     Fault(usize),
     /// The job at this place is spawned, perhaps for the second time.
@@ -18,11 +20,12 @@ enum Entry {
 }
 
 /// Does all of it, then waits for ever.
-pub(super) async fn act(world: World) {
+pub(crate) async fn act(world: World) {
     for (at_ms, entry) in timetable(world.scenario()) {
         world.sleep_until(at_ms * 1_000).await;
         let mut state = world.state();
         match entry {
+            Entry::GoesOn(place) => state.goes_on(place),
             Entry::Fault(place) => state.fault(world.scenario(), place),
             Entry::Spawn(place, again) => state.spawn(world.scenario(), place, again),
             Entry::Calm => state.observe(&Event::Calm),
@@ -37,6 +40,9 @@ fn timetable(scenario: &Scenario) -> Vec<(u64, Entry)> {
         let begins_ms = fault.span_ms().map(|(at_ms, _)| at_ms);
         let acts = begins_ms.filter(|at_ms| *at_ms < scenario.calm_from_ms && supports(fault));
         table.extend(acts.map(|at_ms| (at_ms, Entry::Fault(place))));
+        if let (Fault::Pause { .. }, Some(_), Some((_, to_ms))) = (fault, acts, fault.span_ms()) {
+            table.push((to_ms.min(scenario.calm_from_ms), Entry::GoesOn(place)));
+        }
     }
     for (place, job) in scenario.jobs.iter().enumerate() {
         if job.parent.is_none() {
@@ -66,7 +72,7 @@ impl State {
                 knobs,
                 ..
             } => {
-                if who.is_some() {
+                if who.is_some_and(|who| !self.stands_still(who)) {
                     let order = Order::Restart {
                         back_us: back_ms.map(|ms| ms * 1_000),
                         knobs: knobs.clone(),
@@ -85,8 +91,13 @@ impl State {
                 let until_us = now_us + lease_ms.unwrap_or(0) * 1_000;
                 self.disturb(None, until_us, "the clock of the store");
             }
+            Fault::Pause { for_ms, .. } => {
+                let until_us = (now_us + for_ms * 1_000).min(scenario.calm_from_ms * 1_000);
+                if let Some(who) = who {
+                    self.stand_still(who, place, until_us);
+                }
+            }
             Fault::CrashAt { .. }
-            | Fault::Pause { .. }
             | Fault::Lag { .. }
             | Fault::Net { .. }
             | Fault::Partition { .. }

@@ -7,14 +7,13 @@ use job_engine::JobType;
 use job_tokio::Wake;
 use tokio::sync::Notify;
 
-use super::call::{Ask, Done};
+use super::call::{Ask, Changes, Done};
 use super::state::{State, World};
 use crate::event::{Call, Event, Who};
-use crate::scenario::type_place;
 
 /// All messages, by when they arrive; those of one time in the order in which
 /// they were sent.
-pub(super) struct Wire {
+pub(crate) struct Wire {
     messages: BTreeMap<(u64, u64), Message>,
     count: u64,
     /// Until when the wire waits.
@@ -23,21 +22,37 @@ pub(super) struct Wire {
 }
 
 /// Something on its way.
-pub(super) enum Message {
+pub(crate) enum Message {
     Request(Request),
     Reply(Call, Done),
     Wake(Who, JobType),
+    /// A call of another service on its way there.
+    ForService(Work),
+    /// Its reply on the way back.
+    FromService(Call, Deliver),
 }
+
+/// What another service is to do.
+pub(crate) struct Work {
+    pub(crate) call: Call,
+    /// Its name, for people.
+    pub(crate) name: String,
+    /// Does it, and hands over the reply.
+    pub(crate) perform: Box<dyn FnOnce() -> Deliver + Send>,
+}
+
+/// Delivers a reply.
+pub(crate) type Deliver = Box<dyn FnOnce() + Send>;
 
 /// A call of the store on its way there.
 #[derive(Clone)]
-pub(super) struct Request {
-    pub(super) call: Call,
-    pub(super) ask: Ask,
+pub(crate) struct Request {
+    pub(crate) call: Call,
+    pub(crate) ask: Ask,
 }
 
 impl Wire {
-    pub(super) fn new(sooner: Arc<Notify>) -> Self {
+    pub(crate) fn new(sooner: Arc<Notify>) -> Self {
         Self {
             messages: BTreeMap::new(),
             count: 0,
@@ -46,7 +61,7 @@ impl Wire {
         }
     }
 
-    pub(super) fn send(&mut self, arrives_us: u64, message: Message) {
+    pub(crate) fn send(&mut self, arrives_us: u64, message: Message) {
         self.count += 1;
         self.messages.insert((arrives_us, self.count), message);
         if arrives_us < self.waits_until_us {
@@ -69,16 +84,12 @@ impl Wire {
 }
 
 /// Lets messages arrive, for ever.
-pub(super) async fn carry(world: World) {
+pub(crate) async fn carry(world: World) {
     loop {
-        let next_us = {
-            let mut state = world.state();
-            let now_us = state.now_us;
-            while let Some(message) = state.wire.take_due(now_us) {
-                state.arrives(message);
-            }
-            state.wire.wait()
-        };
+        while let Some(message) = world.next_message() {
+            world.arrives(message);
+        }
+        let next_us = world.state().wire.wait();
         match next_us {
             Some(at_us) => tokio::select! {
                 biased;
@@ -90,8 +101,52 @@ pub(super) async fn carry(world: World) {
     }
 }
 
+impl World {
+    /// The next message that arrives by now.
+    fn next_message(&self) -> Option<Message> {
+        let mut state = self.state();
+        let now_us = state.now_us;
+        state.wire.take_due(now_us)
+    }
+
+    /// What an application does in it is done with nothing of the world held: it may
+    /// call back.
+    fn arrives(&self, message: Message) {
+        match message {
+            Message::ForService(work) => self.serves(work),
+            Message::FromService(call, deliver) => {
+                if self.state().is_up(call.who) {
+                    deliver();
+                }
+            }
+            message => {
+                let committed = self.state().arrives(message);
+                committed.into_iter().for_each(Changes::make);
+            }
+        }
+    }
+
+    fn serves(&self, work: Work) {
+        let Work {
+            call,
+            name,
+            perform,
+        } = work;
+        self.note(None, format!("{name}, for {}", call.who));
+        let deliver = perform();
+        let mut state = self.state();
+        let now_us = state.now_us;
+        let answer = state.network.answer(call, now_us);
+        if let Some(travels_us) = answer.travels_us {
+            let reply = Message::FromService(call, deliver);
+            state.wire.send(now_us + travels_us, reply);
+        }
+    }
+}
+
 impl State {
-    fn arrives(&mut self, message: Message) {
+    /// Returns what was committed with it.
+    fn arrives(&mut self, message: Message) -> Vec<Changes> {
         match message {
             Message::Request(request) => self.requested(request),
             Message::Reply(call, done) => {
@@ -107,15 +162,14 @@ impl State {
             Message::Wake(who, job_type) => {
                 let up = self.up.get(&who.worker).filter(|_| self.is_up(who));
                 let wakes = up.and_then(|up| up.wakes.as_ref());
-                let place = type_place(&job_type);
-                let sent = wakes.map(|wakes| wakes.try_send(Wake::JobType(job_type)));
+                let sent = wakes.map(|wakes| wakes.try_send(Wake::JobType(job_type.clone())));
                 if let Some(Ok(())) = sent {
-                    self.observe(&Event::Woken {
-                        who,
-                        job_type: place,
-                    });
+                    let job_type = &job_type;
+                    self.observe(&Event::Woken { who, job_type });
                 }
             }
+            Message::ForService(_) | Message::FromService(..) => {}
         }
+        std::mem::take(&mut self.committed)
     }
 }

@@ -14,7 +14,7 @@ use crate::scenario::Knobs;
 
 /// What the process of a worker is told from outside.
 #[derive(Clone, Debug)]
-pub(super) enum Order {
+pub(crate) enum Order {
     /// It is gone, and comes back after so long, or with the calm.
     Crashed { who: Who, back_us: Option<u64> },
     /// It is to shut down, and comes back after so long, if at all.
@@ -39,13 +39,13 @@ enum Gone {
 type Orders = UnboundedReceiver<Order>;
 
 /// Whoever spawns from outside of all workers.
-pub(super) async fn outside(world: World, mut orders: Orders) {
+pub(crate) async fn outside(world: World, mut orders: Orders) {
     let process = Process::outside(&world).await;
     live(&world, Who::OUTSIDE, process, &mut orders).await;
 }
 
 /// The life of the worker at this place.
-pub(super) async fn work(world: World, place: usize, mut orders: Orders) {
+pub(crate) async fn work(world: World, place: usize, mut orders: Orders) {
     let spec = world.scenario().workers[place].clone();
     let mut knobs = spec.knobs.clone();
     let mut start_us = spec.start_ms * 1_000;

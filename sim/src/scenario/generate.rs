@@ -24,8 +24,11 @@ pub struct Profile {
     pub leases_ms: &'static [u64],
     /// The intervals of polls to choose from, in milliseconds.
     pub polls_ms: &'static [u64],
-    /// Whether the level has faults of processes that stand still, of clocks of
-    /// workers, and of single messages.
+    /// Whether the level has processes that stand still.
+    pub pauses: bool,
+    /// Whether the clocks of workers differ.
+    pub skews: bool,
+    /// Whether the level has faults of clocks of workers, and processes that lag.
     pub explores: bool,
     /// Whether some scenarios last a thousand times as long.
     pub stretches: bool,
@@ -40,12 +43,15 @@ impl Profile {
         jobs_max: 40,
         leases_ms: &[1_000, 2_000, 4_000, 10_000, 20_000, 30_000],
         polls_ms: &[5_000, 10_000, 10_000, 20_000],
+        pauses: true,
+        skews: true,
         explores: true,
         stretches: true,
     };
 
     /// Ten minutes, five workers.
     pub const PAUSED: Self = Self {
+        skews: false,
         explores: false,
         stretches: false,
         ..Self::EXPLORER
@@ -59,8 +65,18 @@ impl Profile {
         jobs_max: 15,
         leases_ms: &[2_000, 4_000],
         polls_ms: &[2_000, 5_000],
+        pauses: false,
+        skews: false,
         explores: false,
         stretches: false,
+    };
+
+    /// Three workers, whose jobs are those of an application.
+    pub(super) const APPLICATION: Self = Self {
+        workers_max: 3,
+        jobs_max: 0,
+        skews: true,
+        ..Self::PAUSED
     };
 }
 
@@ -97,18 +113,14 @@ const ENDURING_JOBS_MAX: u32 = 8;
 
 /// The scenario of this seed.
 pub fn generate(profile: Profile, seed: u64) -> Scenario {
-    Generator {
-        profile,
-        dice: Dice::new(seed),
-        burst_ms: None,
-        enduring_ms: None,
-    }
-    .scenario(seed)
+    Generator::new(profile, seed, Vec::new()).scenario(seed)
 }
 
-struct Generator {
+pub(super) struct Generator {
     profile: Profile,
     dice: Dice,
+    /// When there is something to disturb, in milliseconds.
+    moments: Vec<u64>,
     /// When most jobs come at once, if they do.
     burst_ms: Option<u64>,
     /// The lease that runs outlast, if they do.
@@ -116,6 +128,55 @@ struct Generator {
 }
 
 impl Generator {
+    pub(super) fn new(profile: Profile, seed: u64, moments: Vec<u64>) -> Self {
+        Self {
+            profile,
+            dice: Dice::new(seed),
+            moments,
+            burst_ms: None,
+            enduring_ms: None,
+        }
+    }
+
+    /// The workers of an application, with nothing that goes wrong.
+    pub(super) fn deployment(&mut self, seed: u64, workers: u32) -> Scenario {
+        let knobs = self.knobs(0);
+        let uniform = self.dice.pct(60).then_some(knobs);
+        Scenario {
+            seed,
+            horizon_ms: self.profile.horizon_ms,
+            calm_from_ms: self.profile.horizon_ms - self.profile.calm_ms,
+            latency_us: self.latency_us(),
+            types: Vec::new(),
+            workers: self.workers_alike(workers, 0, uniform),
+            jobs: Vec::new(),
+            faults: Vec::new(),
+            left_out: Vec::new(),
+        }
+    }
+
+    /// What goes wrong with them. Nothing does in one of ten.
+    pub(super) fn faults_of_application(
+        &mut self,
+        scenario: &Scenario,
+        faults_max: usize,
+    ) -> Vec<Fault> {
+        if self.dice.pct(10) {
+            return Vec::new();
+        }
+        let mut faults = self.faults(scenario);
+        while faults.len() > faults_max {
+            let place = self.dice.within(0, faults.len() as u64 - 1);
+            faults.remove(place as usize);
+        }
+        faults
+    }
+
+    fn latency_us(&mut self) -> (u64, u64) {
+        self.dice
+            .one_of(&[(100, 1_000), (200, 5_000), (1_000, 40_000)])
+    }
+
     fn scenario(mut self, seed: u64) -> Scenario {
         let profile = self.profile;
         let calm_from_ms = profile.horizon_ms - profile.calm_ms;
@@ -126,15 +187,15 @@ impl Generator {
             seed,
             horizon_ms: profile.horizon_ms,
             calm_from_ms,
-            latency_us: self
-                .dice
-                .one_of(&[(100, 1_000), (200, 5_000), (1_000, 40_000)]),
+            latency_us: self.latency_us(),
             types,
             workers,
             jobs: Vec::new(),
             faults: Vec::new(),
+            left_out: Vec::new(),
         };
         scenario.jobs = self.jobs(&scenario, peaceful);
+        self.moments = scenario.jobs.iter().map(|job| job.spawn_ms).collect();
         if !peaceful {
             scenario.faults = self.faults(&scenario);
         }
@@ -166,8 +227,12 @@ impl Generator {
         };
         // Most deployments are uniform; some are not.
         let uniform = self.dice.pct(60).then(|| self.knobs(types));
+        self.workers_alike(count, types, uniform)
+    }
+
+    fn workers_alike(&mut self, count: u32, types: u32, uniform: Option<Knobs>) -> Vec<WorkerSpec> {
         let together = self.dice.pct(50);
-        let skewed = self.profile.explores && self.dice.pct(50);
+        let skewed = self.profile.skews && self.dice.pct(50);
         (0..count)
             .map(|key| {
                 let skew_ms = if skewed {
@@ -184,7 +249,7 @@ impl Generator {
                         self.dice.any_size(0, 20_000)
                     },
                     clock_ahead_ms: skew_ms as i64 * sign,
-                    clock_drift_ppm: if skewed {
+                    clock_drift_ppm: if skewed && self.profile.explores {
                         self.dice.within(0, 800) as i32 - 400
                     } else {
                         0
@@ -328,9 +393,10 @@ impl Generator {
         if self.dice.pct(70) {
             return at_ms;
         }
-        let job = self.dice.within(0, scenario.jobs.len() as u64 - 1);
-        let spawn_ms = scenario.jobs[job as usize].spawn_ms;
-        (spawn_ms + self.dice.within(0, 2)).min(scenario.calm_from_ms - 1)
+        let Some(moment_ms) = self.any_moment() else {
+            return at_ms;
+        };
+        (moment_ms + self.dice.within(0, 2)).min(scenario.calm_from_ms - 1)
     }
 
     /// When a fault begins: at any time, or when there is something to disturb.
@@ -339,10 +405,17 @@ impl Generator {
         if self.dice.pct(30) {
             return self.dice.within(0, last_ms);
         }
-        let job = self.dice.within(0, scenario.jobs.len() as u64 - 1);
-        let job = &scenario.jobs[job as usize];
+        let Some(moment_ms) = self.any_moment() else {
+            return self.dice.within(0, last_ms);
+        };
         let after_ms = self.dice.any_size(0, 4_000);
-        (job.spawn_ms + after_ms).min(last_ms)
+        (moment_ms + after_ms).min(last_ms)
+    }
+
+    fn any_moment(&mut self) -> Option<u64> {
+        let last = self.moments.len().checked_sub(1)?;
+        let place = self.dice.within(0, last as u64);
+        Some(self.moments[place as usize])
     }
 
     fn fault(&mut self, scenario: &Scenario, class: Class) -> Option<Fault> {
@@ -354,7 +427,12 @@ impl Generator {
         let at_ms = self.moment(scenario);
         let instant_ms = self.instant(scenario, at_ms);
         // Around the length of a lease it gets interesting.
-        let for_ms = self.dice.any_size(10, lease_ms * 3);
+        let longest_ms = match scenario.is_of_application() {
+            // Those of an application: a job is not to lose all the leases that it may.
+            true => lease_ms * 3 / 2,
+            false => lease_ms * 3,
+        };
+        let for_ms = self.dice.any_size(10, longest_ms);
         let dice = &mut self.dice;
         // What lasts has begun when what it disturbs begins.
         let before_ms = if dice.pct(50) {
@@ -391,8 +469,8 @@ impl Generator {
                 nth: dice.any_size(1, 6) as u32,
                 back_ms: dice.any_size(0, lease_ms * 2),
             },
-            Class::Pauses if !explores => return None,
-            Class::Pauses if dice.pct(30) => Fault::Lag {
+            Class::Pauses if !self.profile.pauses => return None,
+            Class::Pauses if explores && dice.pct(30) => Fault::Lag {
                 worker,
                 at_ms: from_ms,
                 for_ms,
@@ -447,6 +525,8 @@ impl Generator {
                     store(from_ms, for_ms * 4, StoreTrouble::ErrorsPct(pct))
                 }
             },
+            // What the store refuses is the application's fault.
+            Class::Refusals if scenario.is_of_application() => return None,
             Class::Refusals => {
                 let pct = dice.any_size(1, 80) as u8;
                 store(from_ms, for_ms * 4, StoreTrouble::RejectsPct(pct))

@@ -1,23 +1,30 @@
 //! What is simulated, as data.
 
+mod deployment;
 mod dice;
 mod draws;
 mod fault;
 mod generate;
+#[cfg(feature = "proptest")]
+mod strategy;
 mod stretch;
 mod validate;
 
 use std::time::Duration;
 
+use job_engine::draw::mix;
 use job_engine::store::NewJob;
 use job_engine::worker::{TypeConfig, WorkerConfig};
 use job_engine::{Due, JobId, JobType, Payload, RetrySettings, Timestamp};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+pub use deployment::Deployment;
 pub use draws::{Draws, Topic};
 pub use fault::{Direction, Fault, MessageEffect, StoreTrouble};
 pub use generate::{Profile, generate};
+#[cfg(feature = "proptest")]
+pub use strategy::{ScenarioTree, Scenarios};
 pub use validate::{ELEMENTS_MAX, HORIZON_MS_MAX, InvalidScenario};
 
 /// When simulated time begins: 2033-05-18, so that no number looks like an
@@ -49,6 +56,10 @@ pub struct Scenario {
     pub jobs: Vec<JobSpec>,
     /// What goes wrong.
     pub faults: Vec<Fault>,
+    /// Inputs of the test of an application that it leaves out
+    /// ([`Sim::inputs`](crate::Sim::inputs)).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<u32>,
 }
 
 /// A job type.
@@ -222,6 +233,11 @@ impl Scenario {
         self.jobs.len() + self.faults.len()
     }
 
+    /// Whether its jobs are those of an application.
+    pub fn is_of_application(&self) -> bool {
+        self.types.is_empty() && self.jobs.is_empty()
+    }
+
     /// Whether nothing at all goes wrong.
     pub fn is_fault_free(&self) -> bool {
         let harmless = |run: &RunSpec| run.end != EndSpec::Kill && run.on_stop != OnStop::Block;
@@ -349,9 +365,17 @@ pub const fn job_type(place: u32) -> JobType {
     JobType::new(TYPE_NAMES[place as usize % TYPES_MAX])
 }
 
-/// The place of this type.
+/// The place of this type. Types of applications have none, and numbers instead that
+/// follow from their names.
 pub fn type_place(job_type: &JobType) -> u32 {
     let name = job_type.as_str();
     let place = TYPE_NAMES.iter().position(|known| *known == name);
-    place.expect("only types of the scenario occur") as u32
+    place.map_or_else(|| number_of(name), |place| place as u32)
+}
+
+fn number_of(name: &str) -> u32 {
+    let hash = name
+        .bytes()
+        .fold(0, |hash, byte| mix(hash ^ u64::from(byte)));
+    hash as u32 | 1 << 31
 }

@@ -1,6 +1,7 @@
 //! What a scenario must be to be simulated: it may come from a file.
 
 use std::collections::BTreeSet;
+use std::str::FromStr;
 
 use job_tokio::fault::POINTS;
 use serde_json::Value;
@@ -19,6 +20,18 @@ pub const ELEMENTS_MAX: usize = 100_000;
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("the scenario cannot be simulated: {0}")]
 pub struct InvalidScenario(String);
+
+/// From JSON, as a failure prints it.
+impl FromStr for Scenario {
+    type Err = InvalidScenario;
+
+    fn from_str(json: &str) -> Result<Self, InvalidScenario> {
+        let scenario: Self =
+            serde_json::from_str(json).map_err(|error| InvalidScenario(error.to_string()))?;
+        scenario.validate()?;
+        Ok(scenario)
+    }
+}
 
 impl Scenario {
     /// Checks that it can be simulated.
@@ -47,7 +60,7 @@ impl Scenario {
             format!("messages travel {from} to {to} us, at most a minute is allowed"),
         )?;
         check(
-            (1..=TYPES_MAX).contains(&self.types.len()),
+            self.is_of_application() || (1..=TYPES_MAX).contains(&self.types.len()),
             format!(
                 "it has {} job types, 1 to {TYPES_MAX} are allowed",
                 self.types.len()

@@ -75,6 +75,7 @@ impl Process {
             | Kind::Woken
             | Kind::Listening
             | Kind::Spawned
+            | Kind::Noted
             | Kind::Fault
             | Kind::Calm => {}
         }

@@ -66,6 +66,7 @@ impl Synthetic {
                 workers: workers.collect(),
                 jobs: vec![],
                 faults,
+                left_out: Vec::new(),
             },
             report: Report::default(),
             now_us: 0,

@@ -64,7 +64,7 @@ const LEGEND: [&str; 5] = [
     "⚙ is configured   ● starts   ✗ crashes   ‖ stands still   ▷ goes on   ▽ is asked to shut down   ■ has stopped",
     "← sends   ◆ the store acts   → learns   ! gets no answer   ? nobody hears   ♪ announcement",
     "▶ a run starts   ✓ completes   ↻ again   × fails   ⊗ is aborted   ⊘ its lease is lost",
-    "▼ a fault   ≈ disturbed   + a job is spawned   ◇ a run is told to stop   ▪ keeps its state   • commits",
+    "▼ a fault   ≈ disturbed   + a job is spawned   ◇ a run is told to stop   ▪ keeps its state   • commits   ✎ a note",
 ];
 
 #[derive(Clone, Copy)]
@@ -99,7 +99,10 @@ impl<'a> Page<'a> {
             seen.filter(|who| *who != Who::OUTSIDE)
                 .map(|who| who.worker),
         );
+        // What a test asserts at its end has no event that led to it.
         let chain = report.violation.as_ref();
+        let chain =
+            chain.filter(|violation| !scenario.is_of_application() || violation.job.is_some());
         let chain = chain.map(|violation| report.trace.causal_chain(violation));
         let cell = keys.iter().map(|key| format!("w{key}").len() + 1).max();
         Self {
@@ -388,6 +391,7 @@ fn mark(entry: &Entry) -> (char, Style) {
         },
         Kind::Woken | Kind::Listening => ('♪', Style::Dim),
         Kind::Spawned => ('+', Style::Plain),
+        Kind::Noted => ('✎', Style::Bold),
         Kind::Fault => ('▼', Style::Warn),
         Kind::Calm => ('○', Style::Good),
     }

@@ -10,7 +10,7 @@ const GLYPHS = {
   Configured: "⚙", Up: "●", Crashed: "✗", ShutdownAsked: "▽", Stopped: "■", Paused: "‖", Resumed: "▷", Disturbed: "≈",
   Sent: "↑", Applied: "◆", Answered: "↓", Failed: "!", Unheard: "?", Started: "▶", Told: "◇", Aborted: "⊗",
   Kept: "▪", Committing: "•", Committed: "•", Woken: "♪", Listening: "♪", Spawned: "+",
-  Fault: "▼", Calm: "○",
+  Noted: "✎", Fault: "▼", Calm: "○",
 };
 // Drawn however many there are in one place.
 const MAJOR = new Set(["Up", "Crashed", "ShutdownAsked", "Stopped", "Paused", "Resumed", "Failed", "Fault", "Calm"]);

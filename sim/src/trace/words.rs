@@ -5,8 +5,8 @@ use job_engine::store::{Spawned, Written};
 use job_engine::worker::Ended;
 use job_engine::{Command, Due, Reply, Run};
 
+use crate::scenario::job_key;
 use crate::scenario::{Direction, Fault, MessageEffect, START, StoreTrouble};
-use crate::scenario::{job_key, job_type, type_place};
 
 pub(super) fn run_text(run: Run) -> String {
     format!("run {}#{}", job_key(run.job), run.fence)
@@ -39,13 +39,7 @@ pub(super) fn command_text(command: &Command) -> String {
             let quotas: Vec<String> = claim
                 .quotas
                 .iter()
-                .map(|quota| {
-                    format!(
-                        "{}x{}",
-                        quota.jobs_max,
-                        job_type(type_place(&quota.job_type))
-                    )
-                })
+                .map(|quota| format!("{}x{}", quota.jobs_max, quota.job_type))
                 .collect();
             let again = if claim.repeat { " again" } else { "" };
             format!("claim {}{again} {}", claim.id.seq, quotas.join(" "))

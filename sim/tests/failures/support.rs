@@ -60,6 +60,7 @@ pub(crate) fn workers(count: u32) -> Sim {
             workers: (0..count).map(worker).collect(),
             jobs: Vec::new(),
             faults: Vec::new(),
+            left_out: Vec::new(),
         },
     }
 }

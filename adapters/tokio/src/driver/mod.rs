@@ -28,6 +28,7 @@ use crate::announcer::Announcer;
 use crate::clock::{BusyGuard, ClockHandle};
 use crate::fault::fault_point;
 use crate::store::{Store, Wake};
+use crate::turn::in_turn;
 use crate::wakes::Wakes;
 use runs::RunTasks;
 
@@ -101,10 +102,12 @@ impl DriverHandle {
             not(feature = "sim"),
             expect(unused_variables, reason = "nobody kills it")
         )]
-        let task = tokio::spawn(clock.participate(async move {
-            driver.run(shutdown_asked).await;
-            stopped_sender.send_replace(true);
-        }));
+        let task = tokio::spawn(
+            clock.participate(in_turn(driver.worker.id(), None, async move {
+                driver.run(shutdown_asked).await;
+                stopped_sender.send_replace(true);
+            })),
+        );
         Self {
             shutdown,
             stopped,
@@ -181,7 +184,8 @@ impl<S: Store, R: RunJob> Driver<S, R> {
         let (wakes, mut outer_wakes) = mpsc::channel(WAKES_MAX);
         let mut listener = JoinSet::new();
         let store = self.store.clone();
-        listener.spawn(async move { store.listen(wakes).await });
+        let listens = async move { store.listen(wakes).await };
+        listener.spawn(in_turn(self.worker.id(), None, listens));
         let mut shutting_down = false;
         loop {
             self.perform_actions().await;
@@ -282,7 +286,8 @@ impl<S: Store, R: RunJob> Driver<S, R> {
             };
             (op, result, busy)
         };
-        self.calls.spawn(call.instrument(span));
+        let call = in_turn(self.worker.id(), None, call.instrument(span));
+        self.calls.spawn(call);
     }
 }
 

@@ -16,6 +16,7 @@ use super::RunJob;
 use super::signal::{StopSender, StopSignal};
 use crate::clock::{BusyGuard, ClockHandle};
 use crate::observer::{Seen, saw};
+use crate::turn::in_turn;
 
 /// One task a run. Whatever happens in it, its end is reported with the run
 /// that it was.
@@ -60,7 +61,7 @@ impl RunTasks {
         )]
         let work = AssertUnwindSafe(async move { work.await }).catch_unwind();
         let clock = self.clock.clone();
-        let future = self.clock.participate(async move {
+        let future = async move {
             let result = work.await;
             let unreported = result.is_err() && planted(Bug::PanicKillsReport);
             let ended = match result {
@@ -73,7 +74,8 @@ impl RunTasks {
                 std::future::pending::<()>().await;
             }
             (run, ended, clock.busy())
-        });
+        };
+        let future = self.clock.participate(in_turn(worker, Some(run), future));
         spawn(&mut self.tasks, &name, future);
     }
 

@@ -61,7 +61,7 @@ fn quiet_events_are_counted_and_the_chain_is_numbered() {
   2▸ 00:00.050    ◆   ┃   ┃    store carries out claim 1 4xalpha of w1.1:
                   │   ┃   ┃      claimed 7#1
   3▸ 00:00.050    │   →   ┃    w1.1 learns: claimed 7#1
-  4▸ 00:00.050    │   ▶1  ┃    w1.1 starts run 7#1 at attempt 1
+  4▸ 00:00.050    │   ▶1  ┃    w1.1 starts run 7#1 of alpha at attempt 1
                   │   ┃1  ┃    … 6 quiet events
   5▸ 00:00.400    ▼   ┃1  ┃    fault: pause of w1
   6▸ 00:00.400    │   ‖1  ┃    w1.1 stands still
@@ -82,7 +82,7 @@ What led to it
    2 00:00.050  store  carries out claim 1 4xalpha of w1.1: claimed 7#1
                          (after 1)
    3 00:00.050  w1.1   learns: claimed 7#1 (after 2)
-   4 00:00.050  w1.1   starts run 7#1 at attempt 1 (after 3)
+   4 00:00.050  w1.1   starts run 7#1 of alpha at attempt 1 (after 3)
    5 00:00.400         fault: pause of w1
    6 00:00.400  w1.1   stands still (after 5)
    7 00:01.100  w2.1   sends reclaim
@@ -106,7 +106,7 @@ fn a_chain_stands_alone() {
   2▸ 00:00.050    ◆   ┃   ┃    store carries out claim 1 4xalpha of w1.1:
                   │   ┃   ┃      claimed 7#1
   3▸ 00:00.050    │   →   ┃    w1.1 learns: claimed 7#1
-  4▸ 00:00.050    │   ▶1  ┃    w1.1 starts run 7#1 at attempt 1
+  4▸ 00:00.050    │   ▶1  ┃    w1.1 starts run 7#1 of alpha at attempt 1
                   │   ┃1  ┃    … 6 quiet events
   5▸ 00:00.400    ▼   ┃1  ┃    fault: pause of w1
   6▸ 00:00.400    │   ‖1  ┃    w1.1 stands still
@@ -127,7 +127,7 @@ What led to it
    2 00:00.050  store  carries out claim 1 4xalpha of w1.1: claimed 7#1
                          (after 1)
    3 00:00.050  w1.1   learns: claimed 7#1 (after 2)
-   4 00:00.050  w1.1   starts run 7#1 at attempt 1 (after 3)
+   4 00:00.050  w1.1   starts run 7#1 of alpha at attempt 1 (after 3)
    5 00:00.400         fault: pause of w1
    6 00:00.400  w1.1   stands still (after 5)
    7 00:01.100  w2.1   sends reclaim

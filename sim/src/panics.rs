@@ -9,18 +9,18 @@ use std::sync::Once;
 
 thread_local! {
     static WATCHED: Cell<bool> = const { Cell::new(false) };
-    static FIRST: RefCell<Option<String>> = const { RefCell::new(None) };
+    static KEPT: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
 }
 
 /// While it lives, panics of this thread are kept instead of printed. The panics
 /// of runners that a scenario asks for are not among them: those go around the
 /// hook.
-pub(super) struct Watch {
+pub(crate) struct Watch {
     _of_this_thread: PhantomData<Rc<()>>,
 }
 
 impl Watch {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         static HOOK: Once = Once::new();
         HOOK.call_once(|| {
             let otherwise = std::panic::take_hook();
@@ -32,16 +32,16 @@ impl Watch {
                 }
             }));
         });
-        FIRST.set(None);
+        KEPT.set(Vec::new());
         WATCHED.set(true);
         Self {
             _of_this_thread: PhantomData,
         }
     }
 
-    /// The first panic, if there was any.
-    pub(super) fn first(&self) -> Option<String> {
-        FIRST.take()
+    /// The first panic, if there was any. None is kept from then on.
+    pub(crate) fn first(&self) -> Option<String> {
+        KEPT.take().into_iter().next()
     }
 }
 
@@ -52,9 +52,15 @@ impl Drop for Watch {
 }
 
 fn keep(info: &PanicHookInfo<'_>) {
-    FIRST.with_borrow_mut(|first| {
-        first.get_or_insert_with(|| info.to_string());
-    });
+    KEPT.with_borrow_mut(|kept| kept.push(info.to_string()));
+}
+
+/// The last panic of this thread that was kept: where it happened, and what it says.
+pub(crate) fn last() -> Option<(String, String)> {
+    let last = KEPT.with_borrow(|kept| kept.last().cloned())?;
+    let (place, text) = last.split_once('\n').unwrap_or((&last, ""));
+    let place = place.trim_start_matches("panicked at ");
+    Some((place.trim_end_matches(':').to_owned(), text.to_owned()))
 }
 
 #[cfg(test)]

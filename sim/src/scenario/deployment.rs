@@ -1,0 +1,165 @@
+//! Scenarios for applications: workers and what goes wrong with them. The jobs are the
+//! application's.
+
+use std::time::Duration;
+
+use job::JobPollerConfig;
+
+use super::generate::Generator;
+use super::{Knobs, Profile, Scenario};
+
+/// So long things go wrong, unless the test says otherwise.
+const LASTING: Duration = Duration::from_secs(600);
+/// At least so long, and at most.
+const LASTING_RANGE: (Duration, Duration) = (
+    Duration::from_secs(60),
+    Duration::from_secs(366 * 24 * 3_600),
+);
+/// Where things go wrong for longer than ten minutes, leases and intervals are longer, so
+/// many times at most: nobody has leases of hours.
+const LEASE_FACTOR_MAX: u64 = 10;
+const POLL_FACTOR_MAX: u64 = 30;
+/// More faults than that are no bad day any more. The limit of crashes in a row, ten unless
+/// an initializer says otherwise, is to be out of reach.
+const FAULTS_MAX: usize = 9;
+
+/// What an application is deployed on, and for how long things go wrong there.
+#[derive(Clone, Debug)]
+pub struct Deployment {
+    /// So many workers. Default 3; 1 to 100.
+    pub workers: u32,
+    /// Things go wrong for so long. Default ten minutes; a minute at least, a year at
+    /// most.
+    pub lasting: Duration,
+    /// How all workers are configured; `None` for otherwise in each scenario, with
+    /// leases that are short enough to be lost. Default `None`.
+    pub poller_config: Option<JobPollerConfig>,
+}
+
+impl Default for Deployment {
+    fn default() -> Self {
+        Self {
+            workers: 3,
+            lasting: LASTING,
+            poller_config: None,
+        }
+    }
+}
+
+impl Deployment {
+    /// The scenario of a seed, in which nothing goes wrong.
+    pub fn peaceful(&self, seed: u64) -> Scenario {
+        let mut scenario = self.begin(&mut self.generator(seed, &[]), seed);
+        scenario.calm_from_ms = 0;
+        scenario
+    }
+
+    /// The scenario of a seed. `moments` are when there is something to disturb, in
+    /// milliseconds; without them, anything goes wrong at any time.
+    pub fn scenario(&self, seed: u64, moments: &[u64]) -> Scenario {
+        let mut generator = self.generator(seed, moments);
+        let mut scenario = self.begin(&mut generator, seed);
+        scenario.faults = generator.faults_of_application(&scenario, FAULTS_MAX);
+        if let Some(config) = &self.poller_config {
+            let changed = scenario.faults.iter_mut().filter_map(|fault| match fault {
+                super::Fault::Restart { knobs, .. } => knobs.as_mut(),
+                _ => None,
+            });
+            changed.for_each(|knobs| configure(knobs, config));
+        }
+        scenario
+    }
+
+    fn generator(&self, seed: u64, moments: &[u64]) -> Generator {
+        let lasting_ms = self.lasting_ms();
+        let profile = Profile {
+            horizon_ms: lasting_ms,
+            calm_ms: 0,
+            workers_max: self.workers,
+            ..Profile::APPLICATION
+        };
+        let before_calm = moments.iter().filter(|ms| **ms < lasting_ms);
+        Generator::new(profile, seed, before_calm.copied().collect())
+    }
+
+    fn begin(&self, generator: &mut Generator, seed: u64) -> Scenario {
+        let lasting_ms = self.lasting_ms();
+        let mut scenario = generator.deployment(seed, self.workers.clamp(1, 100));
+        let times = lasting_ms / LASTING.as_millis() as u64;
+        let lease_factor = times.clamp(1, LEASE_FACTOR_MAX);
+        let poll_factor = times.clamp(1, POLL_FACTOR_MAX);
+        for worker in &mut scenario.workers {
+            let knobs = &mut worker.knobs;
+            knobs.lease_ms *= lease_factor;
+            knobs.poll_ms *= poll_factor;
+            knobs.poll_deaf_ms *= poll_factor;
+            if let Some(config) = &self.poller_config {
+                configure(knobs, config);
+            }
+        }
+        scenario
+    }
+
+    fn lasting_ms(&self) -> u64 {
+        let (shortest, longest) = LASTING_RANGE;
+        self.lasting.clamp(shortest, longest).as_millis() as u64
+    }
+}
+
+fn configure(knobs: &mut Knobs, config: &JobPollerConfig) {
+    let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+    let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let longest_ms = ms(LASTING_RANGE.1);
+    knobs.jobs_max = count(config.max_jobs_per_process);
+    knobs.jobs_min = count(config.min_jobs_per_process);
+    knobs.lease_ms = ms(config.job_lost_interval).clamp(40, longest_ms);
+    knobs.shutdown_timeout_ms = ms(config.shutdown_timeout).min(longest_ms);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_scenarios_of_applications_are_valid_and_have_faults() {
+        let deployments = [600, 7 * 24 * 3_600].map(|seconds| Deployment {
+            lasting: Duration::from_secs(seconds),
+            ..Deployment::default()
+        });
+        for deployment in deployments {
+            let mut with_faults = 0;
+            for seed in 0..200 {
+                let scenario = deployment.scenario(seed, &[0, 17, 300_000]);
+                scenario.validate().unwrap();
+                assert!(scenario.faults.len() <= FAULTS_MAX);
+                with_faults += usize::from(!scenario.faults.is_empty());
+                deployment.peaceful(seed).validate().unwrap();
+            }
+            assert!(with_faults > 150, "{with_faults} of 200");
+        }
+    }
+
+    #[test]
+    fn a_configuration_holds_for_all_workers_also_after_a_restart() {
+        let config = JobPollerConfig {
+            job_lost_interval: Duration::from_secs(7),
+            max_jobs_per_process: 3,
+            ..JobPollerConfig::default()
+        };
+        let deployment = Deployment {
+            poller_config: Some(config),
+            ..Deployment::default()
+        };
+        for seed in 0..200 {
+            let scenario = deployment.scenario(seed, &[]);
+            let restarted = scenario.faults.iter().filter_map(|fault| match fault {
+                super::super::Fault::Restart { knobs, .. } => knobs.as_ref(),
+                _ => None,
+            });
+            let knobs = scenario.workers.iter().map(|worker| &worker.knobs);
+            for knobs in knobs.chain(restarted) {
+                assert_eq!((knobs.lease_ms, knobs.jobs_max), (7_000, 3));
+            }
+        }
+    }
+}
