@@ -5,11 +5,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::panic::Location;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Wake, Waker};
 
-use tokio::sync::Notify;
-use tokio::task::yield_now;
+use super::sync::{Mutex, MutexGuard, Notify, thread_local, yield_now};
 
 thread_local! {
     /// The clocks whose participants are being polled on this thread, by
@@ -104,13 +103,16 @@ impl Activity {
 
     /// Marks that a participant is being polled here, until dropped.
     pub(super) fn enter(&self) -> Polling {
-        POLLING.with_borrow_mut(|polling| polling.push(self.address()));
+        POLLING.with(|polling| polling.borrow_mut().push(self.address()));
         Polling(())
     }
 
     fn polls_on_this_thread(&self) -> usize {
         let own = self.address();
-        POLLING.with_borrow(|polling| polling.iter().filter(|clock| **clock == own).count())
+        POLLING.with(|polling| {
+            let polling = polling.borrow();
+            polling.iter().filter(|clock| **clock == own).count()
+        })
     }
 
     fn address(&self) -> usize {
@@ -144,7 +146,7 @@ pub(super) struct Polling(());
 
 impl Drop for Polling {
     fn drop(&mut self) {
-        POLLING.with_borrow_mut(Vec::pop);
+        POLLING.with(|polling| polling.borrow_mut().pop());
     }
 }
 

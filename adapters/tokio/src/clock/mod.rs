@@ -7,12 +7,15 @@ mod controller;
 #[cfg(feature = "es-entity")]
 mod es_entity;
 mod global;
+#[cfg(test)]
+mod impatience;
 mod manual;
 mod participant;
 mod patience;
 mod realtime;
 mod sleep;
 mod sleepers;
+mod sync;
 mod timeout;
 
 use std::fmt;

@@ -3,10 +3,11 @@
 use std::fmt;
 use std::panic::Location;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
 use super::activity::{Activity, AfterPoll, BusyGuard, Cause, CauseKind};
+use super::sync::{Mutex, MutexGuard};
 
 /// A future whose task a manual clock waits for; from
 /// [`ClockHandle::participate`](super::ClockHandle::participate).
