@@ -1,5 +1,5 @@
 //! The manual clock under loom: each model runs in all orders in which its threads can
-//! take turns.
+//! take turns; the larger ones in those with at most two turns cut short.
 //!
 //! What is modelled is the code of the clock itself: its files are built here once more,
 //! beside a [`sync`](clock::sync) that loom controls, so that neither a feature nor a
