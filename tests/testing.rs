@@ -6,13 +6,13 @@ use std::time::Duration;
 use chrono::{TimeDelta, Weekday};
 use job::testing::{Performance, TestJobs};
 use job::{
-    Backend, CurrentJob, JobCompletion, JobError, JobEventKind, JobId, JobPollerConfig, JobSpec,
-    JobState, Memory, Postgres, RetrySettings,
+    Backend, ClockHandle, CurrentJob, JobCompletion, JobError, JobEventKind, JobId,
+    JobPollerConfig, JobSpec, JobState, JobSvcConfig, Jobs, Memory, Postgres, RetrySettings,
 };
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
-use crate::support::{TestBackend, TestDatabase, TestInitializer, history};
+use crate::support::{TestBackend, TestDatabase, TestInitializer, ended, history};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(24 * 3_600);
@@ -483,4 +483,18 @@ async fn a_transaction_in_memory_that_keeps_a_test_out_is_told_of() {
     .await;
     let part = "It may wait for a transaction that the test holds open";
     assert!(text.contains(part), "{text}");
+}
+
+#[tokio::test]
+async fn a_test_of_a_service_that_polls_may_await_what_its_clock_brings() {
+    let (clock, controller) = ClockHandle::manual();
+    let config = JobSvcConfig::memory().clock(clock.clone()).build().unwrap();
+    let mut jobs = Jobs::init(config).await.unwrap();
+    let spawner = jobs.add_initializer(Log::default().initializer("logged"));
+    jobs.start_poll().await.unwrap();
+    let (id, due_at) = (JobId::new(), clock.now() + TimeDelta::minutes(1));
+    spawner.spawn_at(id, json!(1), due_at).await.unwrap();
+    controller.advance(Duration::from_secs(60)).await;
+    let job = controller.wait_for(ended(&jobs, id)).await;
+    assert_eq!(job.state(), JobState::Completed);
 }

@@ -3,7 +3,6 @@
 use std::pin::pin;
 use std::time::Duration;
 
-use futures_util::FutureExt;
 use job_tokio::ClockController;
 use job_tokio::clock::Patience;
 
@@ -26,15 +25,7 @@ impl<'a> Watch<'a> {
     pub(super) async fn await_end<T>(&self, what: &str, work: impl Future<Output = T>) -> T {
         // It is still there, with all its sleeps, when the message is made.
         let mut work = pin!(work);
-        // Most of it is over at once, and needs no thread that watches it.
-        if let Some(end) = work.as_mut().now_or_never() {
-            return end;
-        }
-        let mut end = None;
-        let mut patience = Patience::new(self.limit);
-        patience
-            .wait_for(async { end = Some(work.as_mut().await) })
-            .await;
+        let end = Patience::new(self.limit).output_of(work.as_mut()).await;
         end.unwrap_or_else(|| panic!("{}", self.message(what)))
     }
 

@@ -26,6 +26,8 @@ pub(super) struct Activity {
 #[derive(Debug)]
 struct Busy {
     count: usize,
+    /// So many of those have begun that are a sign of life.
+    begun: u64,
     causes: BTreeMap<Cause, usize>,
 }
 
@@ -51,6 +53,7 @@ impl Activity {
         Arc::new(Self {
             busy: Mutex::new(Busy {
                 count: 0,
+                begun: 0,
                 causes: BTreeMap::new(),
             }),
             idle: Notify::new(),
@@ -60,8 +63,12 @@ impl Activity {
     /// Busy until the guard is dropped. Drop it where no lock is held: the last
     /// one wakes whoever waits for the clock.
     pub(super) fn begin(self: &Arc<Self>, cause: Cause) -> BusyGuard {
+        // A test that asks again and again for what never comes is busy each time. It
+        // is no participant: nothing comes of that.
+        let is_life = cause.kind == CauseKind::Participant || self.is_polling();
         let mut busy = self.busy();
         busy.count += 1;
+        busy.begun += u64::from(is_life);
         *busy.causes.entry(cause).or_default() += 1;
         drop(busy);
         BusyGuard {
@@ -89,6 +96,11 @@ impl Activity {
     /// is called: whoever waits for the clock does not wait for itself.
     pub(super) fn is_idle(&self) -> bool {
         self.busy().count <= self.polls_on_this_thread()
+    }
+
+    /// Rises whenever a participant is woken, or has work done elsewhere.
+    pub(super) fn begun(&self) -> u64 {
+        self.busy().begun
     }
 
     /// Tells when the count reaches zero.

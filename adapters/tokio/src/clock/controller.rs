@@ -1,5 +1,6 @@
 //! What moves an artificial clock.
 
+use std::panic::Location;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -92,6 +93,51 @@ impl ClockController {
             tracing::warn!(%time, now = %self.now(), "an artificial clock does not go back");
             0
         })
+    }
+
+    /// Awaits `future`: for tests that wait for what comes of a clock that moves, such as
+    /// the run of a job. If nobody moves a manual clock, it never comes, and the test
+    /// ends with a message that says who sleeps until when.
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// use std::time::Duration;
+    ///
+    /// use job_tokio::ClockHandle;
+    /// use tokio::sync::oneshot;
+    ///
+    /// let (clock, controller) = ClockHandle::manual();
+    /// let (tell, told) = oneshot::channel();
+    /// // A service that polls, say, and a runner that tells the test.
+    /// tokio::spawn(clock.clone().participate(async move {
+    ///     clock.sleep(Duration::from_secs(60)).await;
+    ///     tell.send("has run").unwrap();
+    /// }));
+    /// controller.advance(Duration::from_secs(60)).await; // Without this: a panic below.
+    /// assert_eq!(controller.wait_for(told).await, Ok("has run"));
+    /// # });
+    /// ```
+    ///
+    /// On a clock that runs by itself it waits for as long as it takes.
+    ///
+    /// # Panics
+    ///
+    /// When for 10 s of real time a manual clock was not moved and nothing was busy: no
+    /// participant was woken or is to be polled, and no guard of [`ClockHandle::busy`]
+    /// is held. Guards that come and go outside of participants do not count: whoever
+    /// asks again and again whether a job has ended may wait in vain, too. For what
+    /// takes longer without the clock, hold a guard.
+    ///
+    /// [`ClockHandle::busy`]: super::ClockHandle::busy
+    #[track_caller]
+    pub fn wait_for<F: Future>(&self, future: F) -> impl Future<Output = F::Output> + use<F> {
+        let (clock, made_at) = (self.clock.clone(), Location::caller());
+        async move {
+            match clock {
+                Controlled::Manual(clock) => clock.wait_for(future, made_at).await,
+                Controlled::Auto(_) => future.await,
+            }
+        }
     }
 
     /// How many sleeps are not over yet. Those that never end do not count.

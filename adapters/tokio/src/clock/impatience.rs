@@ -8,9 +8,11 @@ use std::thread;
 use std::time::Duration;
 
 use chrono::DateTime;
+use tokio::task::yield_now;
 
 use super::activity::{BusyGuard, Cause, CauseKind};
 use super::manual::{ManualClock, ManualSleep};
+use super::participant::Participant;
 
 /// Runs out of patience soon.
 fn impatient_clock() -> Arc<ManualClock> {
@@ -68,4 +70,81 @@ async fn a_sleep_that_is_kept_unpolled_is_waited_for_only_once() {
     clock.advance(Duration::from_secs(1)).await;
     assert_eq!(clock.now().timestamp(), 2);
     drop(sleep);
+}
+
+/// Awaits what never comes, on a clock on which a task sleeps; returns the message.
+async fn message_of_a_wait<F>(never: impl FnOnce(Arc<ManualClock>) -> F) -> String
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let clock = impatient_clock();
+    let duration = Duration::from_secs(60);
+    let sleep = ManualSleep::new(Arc::clone(&clock), duration, Location::caller());
+    let never = never(Arc::clone(&clock));
+    let wait = tokio::spawn(async move { clock.wait_for(never, Location::caller()).await });
+    let panic = wait.await.unwrap_err().into_panic();
+    drop(sleep);
+    *panic.downcast::<String>().unwrap()
+}
+
+#[tokio::test]
+async fn a_wait_for_what_never_comes_ends_with_who_sleeps_until_when() {
+    let message = message_of_a_wait(|_| std::future::pending()).await;
+    for part in [
+        "what is waited for at adapters/tokio/src/clock/impatience.rs:",
+        "for 20ms of real time nobody moved the clock",
+        "The clock stands at 1970-01-01 00:00:00 UTC; a sleep lasts until 1970-01-01 00:01:00 UTC",
+        "Advance the clock",
+    ] {
+        assert!(message.contains(part), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn a_wait_that_asks_again_and_again_ends_as_well() {
+    let message = message_of_a_wait(|clock| async move {
+        loop {
+            drop(guard(&clock));
+            yield_now().await;
+        }
+    });
+    assert!(message.await.contains("Advance the clock"));
+}
+
+/// As long as a guard lives, there is no end to its patience.
+#[tokio::test]
+async fn a_wait_goes_on_while_something_is_busy() {
+    let clock = impatient_clock();
+    let busy = guard(&clock);
+    let (tell, told) = tokio::sync::oneshot::channel();
+    // It is real work that takes longer than the patience; a thread stands in for it.
+    let work = thread::spawn(move || {
+        thread::sleep(Duration::from_millis(100));
+        tell.send(()).unwrap();
+        drop(busy);
+    });
+    clock.wait_for(told, Location::caller()).await.unwrap();
+    work.join().unwrap();
+}
+
+#[tokio::test]
+async fn a_clock_stands_still_when_nobody_moves_it_and_nothing_is_busy() {
+    let clock = impatient_clock();
+    let begin = clock.signs();
+    // A call from outside has no consequences.
+    drop(guard(&clock));
+    assert!(clock.stands_still_since(begin));
+    let busy = guard(&clock);
+    assert!(!clock.stands_still_since(begin));
+    let begin = clock.signs();
+    drop(busy);
+    assert!(!clock.stands_still_since(begin));
+
+    let begin = clock.signs();
+    clock.advance(Duration::ZERO).await;
+    assert!(!clock.stands_still_since(begin));
+
+    let begin = clock.signs();
+    Participant::new(Some(clock.activity()), Location::caller(), async {}).await;
+    assert!(!clock.stands_still_since(begin));
 }

@@ -39,9 +39,21 @@ pub(super) struct ManualClock {
     pub(super) patience: Duration,
 }
 
+/// What a clock has seen of life.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Signs {
+    /// How often it was moved.
+    moves: u64,
+    /// See [`Activity::begun`].
+    begun: u64,
+    /// Whether nothing was busy at that moment.
+    is_idle: bool,
+}
+
 #[derive(Debug)]
 struct State {
     now: DateTime<Utc>,
+    moves: u64,
     sleepers: Sleepers<Awaiter>,
     /// Sleeps of unknown tasks that are over and were not polled since.
     woken: BTreeMap<SleeperId, BusyGuard>,
@@ -69,6 +81,7 @@ impl ManualClock {
         Self {
             state: Mutex::new(State {
                 now: clamp(start_at),
+                moves: 0,
                 sleepers: Sleepers::new(),
                 woken: BTreeMap::new(),
             }),
@@ -92,6 +105,60 @@ impl ManualClock {
 
     pub(super) fn next_wake(&self) -> Option<DateTime<Utc>> {
         self.state().sleepers.next_wake()
+    }
+
+    /// What it has seen of life up to now.
+    pub(super) fn signs(&self) -> Signs {
+        let (begun, is_idle) = (self.activity.begun(), self.activity.is_idle());
+        let state = self.state();
+        Signs {
+            moves: state.moves,
+            begun,
+            is_idle,
+        }
+    }
+
+    /// Whether nobody has moved it since, and nothing was busy then, was woken since or is
+    /// busy now.
+    ///
+    /// Sleeps do not count: whoever asks again and again for what does not come may set a
+    /// limit on each call.
+    pub(super) fn stands_still_since(&self, before: Signs) -> bool {
+        let now = self.signs();
+        (now.moves, now.begun) == (before.moves, before.begun) && now.is_idle && before.is_idle
+    }
+
+    /// Awaits `future` for as long as the clock is moved, or something is busy.
+    ///
+    /// # Panics
+    ///
+    /// When for the patience of the clock nothing of this was the case.
+    pub(super) async fn wait_for<F: Future>(
+        &self,
+        future: F,
+        made_at: &'static Location<'static>,
+    ) -> F::Output {
+        // It is still there, with all its sleeps, when the message is made.
+        let mut future = pin!(future);
+        loop {
+            let before = self.signs();
+            let mut patience = Patience::new(self.patience);
+            if let Some(output) = patience.output_of(future.as_mut()).await {
+                return output;
+            }
+            if self.stands_still_since(before) {
+                let advice = match self.next_wake() {
+                    Some(_) => "Advance the clock, before or meanwhile",
+                    None => "It waits for something else than the clock",
+                };
+                panic!(
+                    "what is waited for at {made_at} has not come, and for {:?} of real time \
+                     nobody moved the clock and nothing was busy. {}. {advice}",
+                    self.patience,
+                    self.waiting()
+                );
+            }
+        }
     }
 
     /// Who sleeps until when, and where the first of them were made.
@@ -156,6 +223,7 @@ impl ManualClock {
     /// was there to be woken. Without a sleeper up to `target`: shows `target`.
     fn step(&self, target: DateTime<Utc>) -> Option<bool> {
         let mut state = self.state();
+        state.moves += 1;
         let Some((id, sleeper)) = state.sleepers.pop_due(target) else {
             state.now = state.now.max(target);
             return None;

@@ -1,11 +1,13 @@
 //! The limit on how long to wait for what an artificial clock does not move.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::sync::Notify;
 
 /// A limit on waits, in real time, measured by a thread of its own: the time of tokio
@@ -57,6 +59,17 @@ impl Patience {
             () = self.over.notify.notified() => {}
         }
         self.take_turn();
+    }
+
+    /// Awaits `future`, at most as long as the limit; `None` if it is not over then. What
+    /// is over at once needs no thread that watches it.
+    pub async fn output_of<F: Future>(&mut self, mut future: Pin<&mut F>) -> Option<F::Output> {
+        if let Some(output) = future.as_mut().now_or_never() {
+            return Some(output);
+        }
+        let mut output = None;
+        self.wait_for(async { output = Some(future.await) }).await;
+        output
     }
 
     fn take_turn(&mut self) {

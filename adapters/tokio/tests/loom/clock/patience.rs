@@ -1,5 +1,6 @@
 //! Patience without an end: in a model no time passes.
 
+use std::pin::Pin;
 use std::time::Duration;
 
 pub(super) struct Patience;
@@ -15,6 +16,10 @@ impl Patience {
 
     pub(super) fn reports_end(&mut self) -> bool {
         false
+    }
+
+    pub(super) async fn output_of<F: Future>(&mut self, future: Pin<&mut F>) -> Option<F::Output> {
+        Some(future.await)
     }
 
     pub(super) async fn wait_for(&mut self, event: impl Future<Output = ()>) {
