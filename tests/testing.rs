@@ -10,6 +10,7 @@ use job::{
     JobPollerConfig, JobSpec, JobState, JobSvcConfig, Jobs, Memory, Postgres, RetrySettings,
 };
 use serde_json::{Value, json};
+use tokio::process::Command;
 use tokio::sync::Notify;
 
 use crate::support::{TestBackend, TestDatabase, TestInitializer, ended, history};
@@ -483,6 +484,43 @@ async fn a_transaction_in_memory_that_keeps_a_test_out_is_told_of() {
     .await;
     let part = "It may wait for a transaction that the test holds open";
     assert!(text.contains(part), "{text}");
+}
+
+/// Set in the process of a test that forgets to move its clock.
+const FORGETS: &str = "JOB_TEST_FORGETS_ITS_CLOCK";
+
+#[tokio::test]
+async fn a_service_that_polls_a_clock_which_nobody_moves_ends_its_test() {
+    if std::env::var_os(FORGETS).is_some() {
+        forget_the_clock().await;
+    }
+    let this = std::env::current_exe().expect("the test binary has a path");
+    let name = "testing::a_service_that_polls_a_clock_which_nobody_moves_ends_its_test";
+    let mut command = Command::new(this);
+    command.args([name, "--exact", "--nocapture"]);
+    let output = command.env(FORGETS, "").output().await.unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(101), "{text}");
+    for part in [
+        "a manual clock was forgotten",
+        "made at adapters/tokio/src/driver/mod.rs",
+    ] {
+        assert!(text.contains(part), "{text}");
+    }
+}
+
+/// Asks again and again whether a job has run that is due in a minute.
+async fn forget_the_clock() {
+    let (clock, controller) = ClockHandle::manual();
+    controller.set_patience(Some(Duration::from_millis(50)));
+    let config = JobSvcConfig::memory().clock(clock.clone()).build().unwrap();
+    let mut jobs = Jobs::init(config).await.unwrap();
+    let spawner = jobs.add_initializer(Log::default().initializer("logged"));
+    jobs.start_poll().await.unwrap();
+    let (id, due_at) = (JobId::new(), clock.now() + TimeDelta::minutes(1));
+    spawner.spawn_at(id, json!(1), due_at).await.unwrap();
+    let job = ended(&jobs, id).await;
+    panic!("nobody ended the process: {job:?}");
 }
 
 #[tokio::test]

@@ -93,7 +93,14 @@
 //! # }).unwrap();
 //! ```
 //!
-//! With the feature `testing`, the module `testing` runs jobs by hand on such a clock.
+//! A test that polls ([`Jobs::start_poll`]) on such a clock and awaits what only its
+//! time brings, such as a message of a runner, is to await it through
+//! [`ClockController::wait_for`]: where somebody forgot to advance the clock, it panics
+//! and says who sleeps until when.
+//!
+//! With the feature `testing`, the module `testing` runs jobs by hand on such a clock, and
+//! a process in which one is forgotten all the same ends with that message, after a
+//! minute: see [`ClockController::set_patience`].
 //!
 //! # Features
 //!

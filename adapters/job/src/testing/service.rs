@@ -114,6 +114,8 @@ impl<B: Backend> TestJobs<B> {
     /// [`Jobs::init`].
     pub async fn open(config: JobSvcConfigBuilder<B>) -> Result<Self, JobError> {
         let (clock, controller) = ClockHandle::manual_at(START);
+        // What waits here has a patience of its own.
+        controller.set_patience(None);
         let config = config.clock(clock).build().map_err(JobError::Config)?;
         let seed = config.seed;
         let jobs = Jobs::init(config).await?;

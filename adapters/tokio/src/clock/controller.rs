@@ -140,6 +140,22 @@ impl ClockController {
         }
     }
 
+    /// How long a manual clock may be forgotten, in real time; `None` for ever, which is
+    /// the default outside of tests. With the feature `testing` it is 60 s.
+    ///
+    /// Once someone sleeps on the clock and for that long it was not moved, no sleep was
+    /// begun or dropped and nothing was busy, as [`ClockController::wait_for`] has it,
+    /// the process ends: with the exit code 101 and a message that says who sleeps until
+    /// when. Otherwise a test that forgot to advance the clock would hang. It takes up
+    /// to a quarter as long again.
+    ///
+    /// Does nothing on a clock that runs by itself.
+    pub fn set_patience(&self, patience: Option<Duration>) {
+        if let Controlled::Manual(clock) = &self.clock {
+            clock.net().set_patience(clock, patience);
+        }
+    }
+
     /// How many sleeps are not over yet. Those that never end do not count.
     pub fn pending_wake_count(&self) -> usize {
         match &self.clock {

@@ -128,23 +128,55 @@ async fn a_wait_goes_on_while_something_is_busy() {
 }
 
 #[tokio::test]
-async fn a_clock_stands_still_when_nobody_moves_it_and_nothing_is_busy() {
+async fn a_clock_is_forgotten_when_someone_sleeps_and_nobody_does_anything() {
     let clock = impatient_clock();
+    let sleep = |secs| {
+        let duration = Duration::from_secs(secs);
+        ManualSleep::new(Arc::clone(&clock), duration, Location::caller())
+    };
     let begin = clock.signs();
-    // A call from outside has no consequences.
+    assert!(clock.stands_still_since(begin) && !clock.is_forgotten_since(begin));
+    let long = sleep(60);
+    assert!(clock.stands_still_since(begin) && !clock.is_forgotten_since(begin));
+    let begin = clock.signs();
+    assert!(clock.is_forgotten_since(begin));
+
+    // A poll begins no sleep, and a call from outside has no consequences.
+    poll_fn(|context| Poll::Ready(long.poll(context).is_pending())).await;
     drop(guard(&clock));
-    assert!(clock.stands_still_since(begin));
+    assert!(clock.is_forgotten_since(begin));
+
     let busy = guard(&clock);
-    assert!(!clock.stands_still_since(begin));
+    assert!(!clock.stands_still_since(begin) && !clock.is_forgotten_since(begin));
     let begin = clock.signs();
     drop(busy);
-    assert!(!clock.stands_still_since(begin));
+    assert!(!clock.stands_still_since(begin) && !clock.is_forgotten_since(begin));
+
+    let begin = clock.signs();
+    drop(sleep(1));
+    assert!(clock.stands_still_since(begin) && !clock.is_forgotten_since(begin));
 
     let begin = clock.signs();
     clock.advance(Duration::ZERO).await;
-    assert!(!clock.stands_still_since(begin));
+    assert!(!clock.stands_still_since(begin) && !clock.is_forgotten_since(begin));
 
     let begin = clock.signs();
     Participant::new(Some(clock.activity()), Location::caller(), async {}).await;
-    assert!(!clock.stands_still_since(begin));
+    assert!(!clock.stands_still_since(begin) && !clock.is_forgotten_since(begin));
+}
+
+#[test]
+fn whoever_watches_a_clock_does_not_keep_it_alive() {
+    let clock = impatient_clock();
+    clock
+        .net()
+        .set_patience(&clock, Some(Duration::from_secs(3_600)));
+    drop(ManualSleep::new(
+        Arc::clone(&clock),
+        Duration::from_secs(60),
+        Location::caller(),
+    ));
+    let gone = Arc::downgrade(&clock);
+    drop(clock);
+    assert!(gone.upgrade().is_none());
 }

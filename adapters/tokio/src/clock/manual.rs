@@ -11,6 +11,7 @@ use chrono::{DateTime, Utc};
 use tokio::task;
 
 use super::activity::{Activity, AfterPoll, BusyGuard, Cause, CauseKind};
+use super::net::Net;
 use super::patience::Patience;
 use super::sleepers::{Sleeper, SleeperId, Sleepers};
 use super::sync::{Mutex, MutexGuard, ThreadId, Turns, thread, yield_now};
@@ -37,6 +38,7 @@ pub(super) struct ManualClock {
     /// Held by whoever moves the clock.
     moving: Turns<()>,
     pub(super) patience: Duration,
+    net: Net,
 }
 
 /// What a clock has seen of life.
@@ -44,6 +46,8 @@ pub(super) struct ManualClock {
 pub(super) struct Signs {
     /// How often it was moved.
     moves: u64,
+    /// How many sleeps were begun and how many were dropped, in all.
+    sleeps: u64,
     /// See [`Activity::begun`].
     begun: u64,
     /// Whether nothing was busy at that moment.
@@ -54,6 +58,7 @@ pub(super) struct Signs {
 struct State {
     now: DateTime<Utc>,
     moves: u64,
+    sleeps: u64,
     sleepers: Sleepers<Awaiter>,
     /// Sleeps of unknown tasks that are over and were not polled since.
     woken: BTreeMap<SleeperId, BusyGuard>,
@@ -82,12 +87,14 @@ impl ManualClock {
             state: Mutex::new(State {
                 now: clamp(start_at),
                 moves: 0,
+                sleeps: 0,
                 sleepers: Sleepers::new(),
                 woken: BTreeMap::new(),
             }),
             activity: Activity::new(),
             moving: Turns::new(()),
             patience: PATIENCE,
+            net: Net::new(),
         }
     }
 
@@ -107,12 +114,17 @@ impl ManualClock {
         self.state().sleepers.next_wake()
     }
 
+    pub(super) fn net(&self) -> &Net {
+        &self.net
+    }
+
     /// What it has seen of life up to now.
     pub(super) fn signs(&self) -> Signs {
         let (begun, is_idle) = (self.activity.begun(), self.activity.is_idle());
         let state = self.state();
         Signs {
             moves: state.moves,
+            sleeps: state.sleeps,
             begun,
             is_idle,
         }
@@ -126,6 +138,14 @@ impl ManualClock {
     pub(super) fn stands_still_since(&self, before: Signs) -> bool {
         let now = self.signs();
         (now.moves, now.begun) == (before.moves, before.begun) && now.is_idle && before.is_idle
+    }
+
+    /// Whether someone sleeps on it in vain: as above, and nobody has begun or dropped a
+    /// sleep either.
+    pub(super) fn is_forgotten_since(&self, before: Signs) -> bool {
+        self.stands_still_since(before)
+            && self.signs().sleeps == before.sleeps
+            && self.next_wake().is_some()
     }
 
     /// Awaits `future` for as long as the clock is moved, or something is busy.
@@ -309,7 +329,9 @@ impl ManualSleep {
         let mut state = clock.state();
         let now = state.now;
         let id = later(now, duration).map(|wake_at| state.sleepers.add(now, wake_at));
+        state.sleeps += 1;
         drop(state);
+        clock.net.watch(&clock);
         Self { clock, id, made_at }
     }
 
@@ -321,7 +343,9 @@ impl ManualSleep {
         let mut state = clock.state();
         let now = state.now;
         let id = is_reached(deadline).then(|| state.sleepers.add(now, deadline));
+        state.sleeps += 1;
         drop(state);
+        clock.net.watch(&clock);
         Self { clock, id, made_at }
     }
 
@@ -357,6 +381,7 @@ impl Drop for ManualSleep {
     fn drop(&mut self) {
         if let Some(id) = self.id {
             let mut state = self.clock.state();
+            state.sleeps += 1;
             let awaiter = state.sleepers.remove(id);
             let busy = state.woken.remove(&id);
             drop(state);

@@ -10,6 +10,7 @@ mod global;
 #[cfg(test)]
 mod impatience;
 mod manual;
+mod net;
 mod participant;
 mod patience;
 mod realtime;

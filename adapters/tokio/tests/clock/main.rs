@@ -3,6 +3,7 @@
 mod auto;
 #[cfg(feature = "es-entity")]
 mod es_entity;
+mod forgotten;
 mod global;
 mod manual;
 mod participants;

@@ -24,6 +24,7 @@ mod clock {
     mod sleepers;
 
     mod models;
+    mod net;
     mod patience;
     pub(super) mod sync;
 }
