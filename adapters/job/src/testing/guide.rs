@@ -17,3 +17,8 @@
 #![doc = "```no_run"]
 #![doc = include_str!("../../../../examples/invoice_once.rs")]
 #![doc = "```"]
+//!
+//! # Many workers, and what befalls them
+//!
+//! The guide of `job-sim` has two more: a payment that is captured once, whatever happens
+//! to the processes, and simulations in CI.

@@ -138,7 +138,8 @@
 //! # What it is not
 //!
 //! Jobs run one at a time, and nothing fails but the runners themselves. How workers
-//! that run side by side get on with crashes and lost messages is for a simulation.
+//! that run side by side get on with crashes and lost messages is for a simulation: the
+//! crate `job-sim` runs the same runners in one.
 
 pub mod guide;
 mod hand;
