@@ -155,7 +155,9 @@ pub use id::JobId;
 pub use id::simulated::set_ids;
 pub use job::{Job, JobEvent, JobEventKind, JobState};
 pub use job_engine::RetrySettings;
-pub use job_tokio::{ArtificialClockConfig, ArtificialMode, Clock, ClockController, ClockHandle};
+pub use job_tokio::{
+    ArtificialClockConfig, ArtificialMode, Clock, ClockController, ClockHandle, ClockId,
+};
 pub use job_type::JobType;
 #[cfg(feature = "postgres")]
 pub use migrate::IncludeMigrations;

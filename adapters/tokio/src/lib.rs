@@ -21,7 +21,7 @@ mod wakes;
 
 pub use announcer::Announcer;
 pub use clock::{
-    ArtificialClockConfig, ArtificialMode, BusyGuard, Clock, ClockController, ClockHandle,
+    ArtificialClockConfig, ArtificialMode, BusyGuard, Clock, ClockController, ClockHandle, ClockId,
     ClockSleep, ClockTimeout, Elapsed, Participant,
 };
 pub use driver::{DriverConfig, DriverHandle, RunJob, StopSignal, panic_text, store_timeout};

@@ -7,6 +7,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 
+use super::id::ClockId;
 use super::realtime::Timer;
 use super::sleepers::{Sleeper, SleeperId, Sleepers};
 use crate::time::{clamp, is_reached, later};
@@ -18,6 +19,7 @@ const TIMER_MIN: Duration = Duration::from_micros(1);
 /// forward in addition.
 #[derive(Debug)]
 pub(super) struct AutoClock {
+    id: ClockId,
     start_at: DateTime<Utc>,
     epoch: Instant,
     time_scale: f64,
@@ -41,6 +43,7 @@ impl AutoClock {
             "the time scale of a clock must be a positive, finite number, and is {time_scale}"
         );
         Self {
+            id: ClockId::draw(),
             start_at: clamp(start_at),
             epoch: Instant::now(),
             time_scale,
@@ -49,6 +52,10 @@ impl AutoClock {
                 sleepers: Sleepers::new(),
             }),
         }
+    }
+
+    pub(super) fn id(&self) -> ClockId {
+        self.id
     }
 
     pub(super) fn now(&self) -> DateTime<Utc> {

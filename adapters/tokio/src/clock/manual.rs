@@ -11,6 +11,7 @@ use chrono::{DateTime, Utc};
 use tokio::task;
 
 use super::activity::{Activity, AfterPoll, BusyGuard, Cause, CauseKind};
+use super::id::ClockId;
 use super::net::Net;
 use super::patience::Patience;
 use super::sleepers::{Sleeper, SleeperId, Sleepers};
@@ -33,6 +34,7 @@ const TOLD_MAX: usize = 5;
 /// is busy.
 #[derive(Debug)]
 pub(super) struct ManualClock {
+    id: ClockId,
     state: Mutex<State>,
     activity: Arc<Activity>,
     /// Held by whoever moves the clock.
@@ -84,6 +86,7 @@ enum Who {
 impl ManualClock {
     pub(super) fn new(start_at: DateTime<Utc>) -> Self {
         Self {
+            id: ClockId::draw(),
             state: Mutex::new(State {
                 now: clamp(start_at),
                 moves: 0,
@@ -96,6 +99,10 @@ impl ManualClock {
             patience: PATIENCE,
             net: Net::new(),
         }
+    }
+
+    pub(super) fn id(&self) -> ClockId {
+        self.id
     }
 
     pub(super) fn now(&self) -> DateTime<Utc> {

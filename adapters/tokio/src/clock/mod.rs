@@ -7,6 +7,7 @@ mod controller;
 #[cfg(feature = "es-entity")]
 mod es_entity;
 mod global;
+mod id;
 #[cfg(test)]
 mod impatience;
 mod manual;
@@ -32,6 +33,7 @@ pub use activity::BusyGuard;
 pub use config::{ArtificialClockConfig, ArtificialMode};
 pub use controller::ClockController;
 pub use global::Clock;
+pub use id::ClockId;
 pub use participant::Participant;
 pub use patience::Patience;
 pub use sleep::ClockSleep;
@@ -216,6 +218,21 @@ impl ClockHandle {
     /// Whether this is any clock but that of the machine.
     pub fn is_artificial(&self) -> bool {
         !matches!(self.kind, Kind::Realtime)
+    }
+
+    /// Which artificial clock this is: one of [`ClockHandle::artificial`] and its kin.
+    /// Clones are the same clock; no two others are, whatever they show.
+    ///
+    /// `None` for all others: real time, and clocks that follow tokio's time or a clock
+    /// of es-entity, of which we do not know whether two are the same.
+    pub fn artificial_id(&self) -> Option<ClockId> {
+        match &self.kind {
+            Kind::Manual(clock) => Some(clock.id()),
+            Kind::Auto(clock) => Some(clock.id()),
+            Kind::Realtime | Kind::Tokio { .. } => None,
+            #[cfg(feature = "es-entity")]
+            Kind::EsEntity(_) => None,
+        }
     }
 
     /// Whether this clock stands still until a controller moves it.

@@ -20,6 +20,7 @@ async fn a_manual_clock_of_es_entity_is_followed() {
     let clock = ClockHandle::from(theirs);
     assert!(clock.is_artificial() && clock.is_manual());
     assert_eq!(clock.manual_now(), Some(start()));
+    assert_eq!(clock.artificial_id(), None);
     let (begin, begun) = oneshot::channel();
     let sees = clock.clone();
     let task = tokio::spawn(async move {

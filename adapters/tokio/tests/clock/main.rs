@@ -5,6 +5,7 @@ mod auto;
 mod es_entity;
 mod forgotten;
 mod global;
+mod identity;
 mod manual;
 mod participants;
 mod real;
