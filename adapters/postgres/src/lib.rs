@@ -25,6 +25,7 @@
 //!   or those that are locked already are passed over.
 
 mod claim;
+mod clock;
 mod connect;
 mod convert;
 mod error;
@@ -40,6 +41,7 @@ mod spawn;
 mod sql;
 mod store;
 
+pub use clock::ClockError;
 pub use connect::connect;
 pub use error::store_error;
 pub use schema::{SCHEMA_VERSION, SchemaError, migrator};

@@ -50,10 +50,13 @@ impl StoreOptions {
 /// through its own pool. The rest goes through connections that this store opens with
 /// the same options when they are needed: at most four for what the worker does
 /// (claims, ends, heartbeats, recovery), two for spawns, one for announcements; one
-/// more listens.
+/// more listens, and with an artificial clock one keeps others away
+/// ([`PostgresStore::with_clock`]).
 #[derive(Clone, Debug)]
 pub struct PostgresStore {
     inner: Arc<Inner>,
+    /// Closed with the last clone, and its lock is gone. That needs no runtime.
+    _holds_clock: Option<Arc<PgConnection>>,
 }
 
 /// Whose connection carries out a command.
@@ -109,11 +112,21 @@ impl PostgresStore {
         };
         Ok(Self {
             inner: Arc::new(inner),
+            _holds_clock: None,
         })
     }
 
+    /// Keeps this session until the last clone is dropped.
+    pub(crate) fn holding(self, session: PgConnection) -> Self {
+        Self {
+            _holds_clock: Some(Arc::new(session)),
+            ..self
+        }
+    }
+
     /// Closes the worker's connections, once their commands have ended. The others stay
-    /// open, since spawning goes on. After it, the commands of the worker fail.
+    /// open, since spawning goes on, by the same clock. After it, the commands of the
+    /// worker fail.
     pub async fn close(&self) {
         self.inner.own.close().await;
     }

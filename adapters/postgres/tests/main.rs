@@ -1,6 +1,7 @@
 //! The store on a real Postgres. Needs `DATABASE_URL`, the address of a server
 //! on which databases can be created; `tests/run` starts one.
 
+mod clocks;
 mod concurrency;
 mod connecting;
 mod data;
