@@ -5,6 +5,7 @@
 //! command is one transaction that takes that place at its beginning.
 
 mod claim;
+mod clock;
 mod error;
 mod find;
 mod finish;
@@ -17,6 +18,7 @@ mod spawn;
 mod sql;
 mod store;
 
+pub use clock::ClockError;
 pub use open::OpenOptions;
 pub use schema::{SCHEMA_VERSION, SchemaError, migrator};
 pub use sql::QUERIES;

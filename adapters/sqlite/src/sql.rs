@@ -12,6 +12,7 @@ macro_rules! statements {
 statements![
     CHECKPOINT = "checkpoint",
     CLAIM = "claim",
+    DATABASE_FILE = "database_file",
     FIND_JOB = "find_job",
     FIND_RUNS = "find_runs",
     FINISH = "finish",

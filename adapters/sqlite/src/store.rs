@@ -1,12 +1,14 @@
 //! The store: which connection carries out which command.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use job_engine::{Command, Rejection, Reply, StoreError, Timestamp};
 use job_tokio::Store;
 use job_tokio::store::all_created;
 use sqlx::{Acquire, Sqlite, SqliteConnection, SqlitePool, Transaction};
 
+use crate::clock::InUse;
 use crate::error::{commit_failed, failed};
 use crate::open::{OpenOptions, Pools};
 use crate::{claim, find, finish, lease, reclaim, spawn, sql};
@@ -25,6 +27,8 @@ pub struct SqliteStore {
     pool: SqlitePool,
     /// The connection for what writes; `None` where it is that of the pool.
     writer: Option<SqlitePool>,
+    /// That its file is in use with an artificial clock.
+    _clock: Option<Arc<InUse>>,
 }
 
 impl SqliteStore {
@@ -52,8 +56,7 @@ impl SqliteStore {
         place: impl AsRef<Path>,
         options: &OpenOptions,
     ) -> Result<Self, sqlx::Error> {
-        let Pools { pool, writer } = Pools::open(place.as_ref(), options).await?;
-        Ok(Self { pool, writer })
+        Ok(Self::on(Pools::open(place.as_ref(), options).await?))
     }
 
     /// A store on the database of an application's pool. Opens nothing yet.
@@ -65,8 +68,23 @@ impl SqliteStore {
     /// an idle timeout and a maximal lifetime, because each connection is a
     /// database of its own.
     pub fn new(pool: SqlitePool) -> Self {
-        let Pools { pool, writer } = Pools::of(pool);
-        Self { pool, writer }
+        Self::on(Pools::of(pool))
+    }
+
+    fn on(Pools { pool, writer }: Pools) -> Self {
+        Self {
+            pool,
+            writer,
+            _clock: None,
+        }
+    }
+
+    /// Notes that its file is in use, until the last clone is dropped.
+    pub(crate) fn noting(self, in_use: InUse) -> Self {
+        Self {
+            _clock: Some(Arc::new(in_use)),
+            ..self
+        }
     }
 
     /// The application's pool.

@@ -1,6 +1,7 @@
 //! The store on SQLite.
 
 mod cancelling;
+mod clocks;
 mod closing;
 mod crashes;
 mod fixtures;

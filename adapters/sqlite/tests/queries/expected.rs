@@ -58,6 +58,11 @@ pub(crate) const EXPECTED: &[Expected] = &[
         cases: claims,
     },
     Expected {
+        name: "database_file",
+        plan: &[],
+        cases: || vec![case("the only one", 1, [])],
+    },
+    Expected {
         name: "find_job",
         plan: &[
             "SEARCH live USING PRIMARY KEY (id=?) LEFT-JOIN",
