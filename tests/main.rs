@@ -3,6 +3,7 @@
 //! Run by `tests/run`, which brings up a Postgres server.
 
 mod bad_input;
+mod clocks;
 mod engine_purity;
 mod faults;
 mod json_schema;

@@ -111,6 +111,18 @@ impl<B: Backend> JobSvcConfigBuilder<B> {
 
     /// The clock. Default: the global [`Clock`], which is real time unless
     /// installed otherwise.
+    ///
+    /// All services on the same tables need the same artificial clock: clones of one
+    /// [`ClockHandle`]. With two, each would lose the jobs of the other, or keep them
+    /// for ever. So [`Jobs::init`](crate::Jobs::init) refuses the second with
+    /// [`JobError::Config`](crate::JobError::Config): on Postgres if it is in the same
+    /// schema of the same database, in any process; on SQLite if it is in the same
+    /// file. It does so while anything of the first service lives, a spawner too, also
+    /// after its shutdown; what was dropped just now it waits for, 5 s at most.
+    ///
+    /// What is not detected: a service in real time beside an artificial clock; clocks
+    /// that follow tokio's time or one of es-entity; services with `poll_only`; and a
+    /// service on Postgres that has lost its connection to the server since it began.
     pub fn clock(mut self, clock: impl Into<ClockHandle>) -> Self {
         self.clock = Some(clock.into());
         self
@@ -188,7 +200,8 @@ mod postgres {
         ///
         /// The service opens up to eight further connections with the same options: up
         /// to five for its worker, so that runners that use up the pool cannot keep it
-        /// from renewing their leases, and three for spawns and announcements.
+        /// from renewing their leases, and three for spawns and announcements. With an
+        /// artificial clock it opens one more, which keeps other such clocks away.
         ///
         /// Give it the hook that [`is_in_transaction`] shows, or what the
         /// application itself writes on the pool may be lost after a `begin` whose

@@ -37,7 +37,8 @@ struct Settings {
 
 impl<B: Backend> Jobs<B> {
     /// Opens the database, migrates it if the configuration says so, and checks
-    /// that its tables fit this version.
+    /// that its tables fit this version, and that no other artificial clock is in use
+    /// on them ([`JobSvcConfigBuilder::clock`](crate::JobSvcConfigBuilder::clock)).
     ///
     /// # Errors
     ///

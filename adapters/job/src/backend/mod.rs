@@ -174,7 +174,8 @@ pub trait Backend: Sized + Send + Sync + 'static {
     fn check(options: &Self::Options) -> Result<(), String>;
 
     /// Opens the database, migrates it if asked to, and checks that its tables
-    /// fit this version.
+    /// fit this version, and that no other artificial clock is in use on them
+    /// ([`ClockHandle::artificial_id`]).
     ///
     /// # Errors
     ///

@@ -6,7 +6,7 @@ use std::time::Duration;
 use es_entity::AtomicOperation;
 use es_entity::operation::hooks::CommitHook;
 use job_engine::{Command, Reply, StoreError, Timestamp};
-use job_postgres::{PostgresStore, StoreOptions};
+use job_postgres::{ClockError, PostgresStore, StoreOptions};
 use job_tokio::ClockHandle;
 use sqlx::{PgPool, Postgres, Transaction};
 
@@ -79,7 +79,7 @@ impl Backend for Postgres {
 
     async fn open(
         options: Self::Options,
-        _: &ClockHandle,
+        clock: &ClockHandle,
     ) -> Result<(Self::Pool, Self::Store), JobError> {
         let own_pool = options.pg_con.is_some();
         let pool = match (options.pool, options.pg_con) {
@@ -90,7 +90,7 @@ impl Backend for Postgres {
             }
             _ => return Err(JobError::Config("set one of pg_con and pool".to_owned())),
         };
-        let store = PostgresStore::new(pool.clone(), options.store)
+        let mut store = PostgresStore::new(pool.clone(), options.store)
             .map_err(|error| JobError::Config(error.to_string()))?;
         if options.exec_migrations.unwrap_or(own_pool) {
             let migrated = store.migrate().await;
@@ -98,6 +98,9 @@ impl Backend for Postgres {
         }
         let checked = store.check_schema().await;
         checked.map_err(|error| JobError::Migration(error.into()))?;
+        if let Some(clock) = clock.artificial_id() {
+            store = store.with_clock(clock).await.map_err(clock_error)?;
+        }
         Ok((pool, store))
     }
 
@@ -176,6 +179,13 @@ impl CallerTransaction<Postgres> for es_entity::DbOp<'static> {
 
 #[cfg(not(feature = "es-entity"))]
 impl super::NotAnOperationOf<Postgres> for super::NoOperation {}
+
+fn clock_error(error: ClockError) -> JobError {
+    match error {
+        ClockError::Database(error) => error.into(),
+        error => JobError::Config(error.to_string()),
+    }
+}
 
 fn commit_error(error: sqlx::Error) -> StoreError {
     StoreError::Unknown(format!("the commit failed: {error}"))

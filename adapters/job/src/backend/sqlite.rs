@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use job_engine::{Command, Reply, StoreError, Timestamp};
-use job_sqlite::SqliteStore;
+use job_sqlite::{ClockError, SqliteStore};
 use job_tokio::ClockHandle;
 use sqlx::{Sqlite, SqlitePool, Transaction};
 
@@ -37,10 +37,10 @@ impl Backend for Sqlite {
 
     async fn open(
         options: Self::Options,
-        _: &ClockHandle,
+        clock: &ClockHandle,
     ) -> Result<(Self::Pool, Self::Store), JobError> {
         let own_pool = options.path.is_some();
-        let store = match (options.pool, options.path) {
+        let mut store = match (options.pool, options.path) {
             (Some(pool), None) => SqliteStore::new(pool),
             (None, Some(path)) => SqliteStore::open(path).await?,
             _ => return Err(JobError::Config("set one of path and pool".to_owned())),
@@ -51,6 +51,9 @@ impl Backend for Sqlite {
         }
         let checked = store.check_schema().await;
         checked.map_err(|error| JobError::Migration(error.into()))?;
+        if let Some(clock) = clock.artificial_id() {
+            store = store.with_clock(clock).await.map_err(clock_error)?;
+        }
         Ok((store.pool().clone(), store))
     }
 
@@ -92,5 +95,12 @@ impl CallerTransaction<Sqlite> for Transaction<'static, Sqlite> {
         // Its failure means that the connection is broken, and SQLite rolls
         // back by itself.
         let _ = Transaction::rollback(self).await;
+    }
+}
+
+fn clock_error(error: ClockError) -> JobError {
+    match error {
+        ClockError::Database(error) => error.into(),
+        error => JobError::Config(error.to_string()),
     }
 }

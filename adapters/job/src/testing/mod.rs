@@ -65,7 +65,8 @@
 //! - `TestJobs::postgres` takes a schema of its own in a database, so that tests may
 //!   run side by side.
 //! - [`TestJobs::open`] takes any configuration: that of a database which a test
-//!   framework made, or a file of SQLite.
+//!   framework made, or a file of SQLite. No other test may use its tables meanwhile:
+//!   a second clock on them is refused.
 //!
 //! Code that spawns in a transaction can be tested in one that is never committed:
 //! [`TestJobs::seen_in`] looks at the jobs from within. They run only once it is

@@ -106,12 +106,13 @@ impl TestJobs<Memory> {
 
 impl<B: Backend> TestJobs<B> {
     /// A service with any configuration, on a clock of its own: the clock of the
-    /// configuration is replaced.
+    /// configuration is replaced. So two of them need two databases, schemas or files.
     ///
     /// # Errors
     ///
-    /// [`JobError::Config`] if the configuration contradicts itself, or as
-    /// [`Jobs::init`].
+    /// [`JobError::Config`] if the configuration contradicts itself, or another
+    /// artificial clock is in use on the same tables
+    /// ([`JobSvcConfigBuilder::clock`]); else as [`Jobs::init`].
     pub async fn open(config: JobSvcConfigBuilder<B>) -> Result<Self, JobError> {
         let (clock, controller) = ClockHandle::manual_at(START);
         // What waits here has a patience of its own.
