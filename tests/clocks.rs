@@ -174,7 +174,8 @@ async fn of_two_clocks_that_start_at_once_exactly_one_wins<B: TestBackend>() {
     }
     for (race, ends) in races.join_all().await {
         let won = ends.iter().filter(|end| end.is_ok()).count();
-        assert_eq!(won, 1, "race {race}: {ends:?}");
+        let lost: Vec<_> = ends.iter().filter_map(|end| end.as_ref().err()).collect();
+        assert_eq!(won, 1, "race {race}: {lost:?}");
         refusal(ends.into_iter().find(Result::is_err).unwrap());
     }
 }
