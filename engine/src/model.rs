@@ -7,6 +7,9 @@
 mod planted;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+
+use uuid::Uuid;
 
 use crate::history::{Lease, Live, RunRecord, Snapshot};
 use crate::ids::{ClaimId, JobId, JobType, Run};
@@ -75,6 +78,25 @@ impl ModelStore {
     /// All jobs, by id.
     pub fn jobs(&self) -> impl Iterator<Item = &Snapshot> {
         self.jobs.values().map(|entry| &entry.job)
+    }
+
+    /// Whether any job is claimed, and its run has not ended.
+    pub fn any_is_claimed(&self) -> bool {
+        !self.running.is_empty()
+    }
+
+    /// When the first job is due of those that nobody has claimed.
+    pub fn first_due(&self) -> Option<Timestamp> {
+        let mut first = self.pending.first();
+        let mut next = None;
+        while let Some((job_type, due_at, _)) = first {
+            next = next.into_iter().chain([*due_at]).min();
+            // The first of the next type.
+            let last = (job_type.clone(), Timestamp::MAX, JobId(Uuid::max()));
+            let after = (Bound::Excluded(last), Bound::Unbounded);
+            first = self.pending.range(after).next();
+        }
+        next
     }
 
     /// What is stored under `job`, to be handed to [`ModelStore::restore`] when
@@ -517,5 +539,52 @@ fn claimed_job(job: &Snapshot) -> ClaimedJob {
         config: job.config.clone(),
         state: live.state.clone(),
         trace: job.trace.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::payload::Payload;
+    use crate::store::Quota;
+    use crate::time::Due;
+    use crate::{WorkerId, store};
+
+    #[test]
+    fn the_first_job_is_found_among_those_of_all_types_that_nobody_has_claimed() {
+        let mut model = ModelStore::new();
+        assert_eq!((model.first_due(), model.any_is_claimed()), (None, false));
+        for (number, job_type, ms) in [(1, "b", 30), (2, "a", 20), (3, "a", 50), (4, "c", 10)] {
+            let spawn = Command::Spawn(vec![NewJob {
+                id: JobId(Uuid::from_u128(number)),
+                job_type: JobType::new(job_type),
+                unique_type: false,
+                due: Due::In(Duration::from_millis(ms)),
+                config: Payload::from_json("null"),
+                trace: None,
+                token: 1,
+            }]);
+            model.apply(Timestamp::EPOCH, &spawn).unwrap();
+        }
+        let due = |ms| Some(Timestamp::EPOCH.saturating_add(Duration::from_millis(ms)));
+        assert_eq!(model.first_due(), due(10));
+        let worker = WorkerId(Uuid::from_u128(1));
+        let claim = Command::Claim(store::Claim {
+            id: ClaimId { worker, seq: 1 },
+            repeat: false,
+            quotas: ["a", "c"].map(JobType::new).map(one).into(),
+            lease: Duration::from_secs(1),
+        });
+        model.apply(due(40).unwrap(), &claim).unwrap();
+        assert_eq!((model.first_due(), model.any_is_claimed()), (due(30), true));
+    }
+
+    fn one(job_type: JobType) -> Quota {
+        Quota {
+            job_type,
+            jobs_max: 1,
+        }
     }
 }

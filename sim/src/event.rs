@@ -48,10 +48,17 @@ impl Call {
     pub fn is_of_engine(self) -> bool {
         self.op < RUNNER_OPS
     }
+
+    /// Whether another service is called, and not the store.
+    pub fn is_of_service(self) -> bool {
+        self.op >= SERVICE_OPS
+    }
 }
 
 /// Calls of the runner of a run have numbers from here on.
 pub const RUNNER_OPS: u64 = 1 << 40;
+/// Calls of other services have numbers from here on.
+pub const SERVICE_OPS: u64 = 1 << 43;
 /// Spawns have numbers from here on.
 pub const SPAWN_OPS: u64 = 1 << 41;
 

@@ -317,7 +317,7 @@ impl Network {
                 Fault::Store {
                     trouble: StoreTrouble::SlowMs(ms),
                     ..
-                } => effects.push(MessageEffect::DelayReplyMs(*ms)),
+                } if !call.is_of_service() => effects.push(MessageEffect::DelayReplyMs(*ms)),
                 _ => {}
             }
         }

@@ -156,6 +156,11 @@ impl<'s> Recorder<'s> {
         self.report.violation.get_or_insert(violation);
     }
 
+    /// How many events there were.
+    pub fn events(&self) -> u64 {
+        self.report.events
+    }
+
     /// Whether a property did not hold.
     pub fn is_over(&self) -> bool {
         self.report.violation.is_some()

@@ -174,6 +174,8 @@ impl Trace {
             }
             Event::Resumed { who } => of(who, Kind::Resumed, "goes on"),
             Event::Disturbed { who, until_us, by } => {
+                // What disturbs a process is for the checks of the engine to know.
+                entry.quiet = scenario.is_of_application();
                 let ms = until_us.saturating_sub(now.true_us) / 1_000;
                 (
                     who,

@@ -44,14 +44,15 @@ impl<B: Backend> Core<B> {
         clock: ClockHandle,
         entropy: Entropy,
     ) -> Self {
+        let worker = entropy.worker_id();
         Self {
-            announcer: Announcer::start(store.clone()),
-            gathered: Spawns::new(store.clone(), clock.clone()),
+            announcer: Announcer::start(worker, store.clone()),
+            gathered: Spawns::new(worker, store.clone(), clock.clone()),
             store,
             pool,
             clock,
             wakes: Wakes::new(),
-            worker: entropy.worker_id(),
+            worker,
             entropy,
             spawns: AtomicU64::new(0),
             record: Record::default(),

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use job_engine::JobType;
+use job_engine::{JobType, WorkerId};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::store::Store;
+use crate::turn::in_turn;
 use crate::wakes::Wakes;
 
 /// How long one announcement may take. It is only a hint.
@@ -27,16 +28,16 @@ pub struct Announcer {
 }
 
 impl Announcer {
-    /// Starts the task that sends the announcements; it ends with the last clone
-    /// of the announcer.
+    /// Starts the task that sends the announcements of the process of this worker; it
+    /// ends with the last clone of the announcer.
     ///
     /// # Panics
     ///
     /// Outside of a tokio runtime.
-    pub fn start<S: Store>(store: S) -> Self {
+    pub fn start<S: Store>(worker: WorkerId, store: S) -> Self {
         let wakes = Wakes::new();
         let mut task = JoinSet::new();
-        task.spawn(send_all(store, wakes.clone()));
+        task.spawn(in_turn(worker, None, send_all(store, wakes.clone())));
         Self {
             wakes,
             _task: Arc::new(task),

@@ -8,13 +8,14 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use job_engine::gather::{BatchId, Gather, Ticket, Told};
 use job_engine::store::NewJob;
-use job_engine::{Command, Reply, StoreError};
+use job_engine::{Command, Reply, StoreError, WorkerId};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::clock::ClockHandle;
 use crate::store::Store;
+use crate::turn::in_turn;
 
 /// How long a batch may take before its spawns are sent one by one.
 const BATCH_TIMEOUT: Duration = Duration::from_secs(5);
@@ -25,6 +26,7 @@ const BATCH_TIMEOUT: Duration = Duration::from_secs(5);
 /// other.
 #[derive(Clone, Debug)]
 pub struct Spawns<S> {
+    worker: WorkerId,
     store: S,
     clock: ClockHandle,
     shared: Arc<Shared>,
@@ -43,9 +45,11 @@ struct State {
 }
 
 impl<S: Store> Spawns<S> {
-    /// None wait. Its tasks end with the last clone.
-    pub fn new(store: S, clock: ClockHandle) -> Self {
+    /// Those of the process of this worker; none wait. Its tasks end with the last
+    /// clone.
+    pub fn new(worker: WorkerId, store: S, clock: ClockHandle) -> Self {
         Self {
+            worker,
             store,
             clock,
             shared: Arc::default(),
@@ -77,7 +81,8 @@ impl<S: Store> Spawns<S> {
             let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
             // Those that are done; their panics were caught.
             while tasks.try_join_next().is_some() {}
-            tasks.spawn(async move { send_all(&store, &clock, &shared, first).await });
+            let sends = async move { send_all(&store, &clock, &shared, first).await };
+            tasks.spawn(in_turn(self.worker, None, sends));
         }
         // Nobody is left who could tell: nobody knows.
         told.await.unwrap_or(Told::Alone)
@@ -222,6 +227,11 @@ mod tests {
         }
     }
 
+    fn spawns(gate: Gate) -> Spawns<Gate> {
+        let worker = WorkerId(uuid::Uuid::from_u128(1));
+        Spawns::new(worker, gate, ClockHandle::realtime())
+    }
+
     fn job(id: u128) -> NewJob {
         NewJob {
             id: JobId(uuid::Uuid::from_u128(id)),
@@ -237,7 +247,7 @@ mod tests {
     #[tokio::test]
     async fn concurrent_spawns_share_batches_and_each_is_told_of_its_own() {
         let gate = Gate::new();
-        let spawns = Spawns::new(gate.clone(), ClockHandle::realtime());
+        let spawns = spawns(gate.clone());
         gate.open.add_permits(1);
         assert_eq!(spawns.spawn(job(1)).await, Told::Spawned(Spawned::Created));
         let mut tasks = JoinSet::new();
@@ -275,7 +285,7 @@ mod tests {
     #[tokio::test]
     async fn a_spawn_that_is_dropped_before_it_is_sent_never_is() {
         let gate = Gate::new();
-        let spawns = Spawns::new(gate.clone(), ClockHandle::realtime());
+        let spawns = spawns(gate.clone());
         let mut tasks = JoinSet::new();
         for id in 1..=2 {
             let spawns = spawns.clone();
@@ -297,7 +307,7 @@ mod tests {
     #[tokio::test]
     async fn spawns_that_are_not_polled_or_given_up_hold_up_no_other() {
         let gate = Gate::new();
-        let spawns = Spawns::new(gate.clone(), ClockHandle::realtime());
+        let spawns = spawns(gate.clone());
         let mut parked: Vec<_> = (1..=2).map(|id| Box::pin(spawns.spawn(job(id)))).collect();
         for spawn in &mut parked {
             assert!(spawn.now_or_never().is_none());
@@ -329,7 +339,7 @@ mod tests {
             builder.enable_all().build().unwrap()
         };
         let (first, second) = (runtime(), runtime());
-        let spawns = Spawns::new(Gate::new(), ClockHandle::realtime());
+        let spawns = spawns(Gate::new());
         let on = |runtime: &tokio::runtime::Runtime, id| {
             let spawns = spawns.clone();
             runtime.spawn(async move { spawns.spawn(job(id)).await })

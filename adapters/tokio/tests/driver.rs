@@ -13,6 +13,7 @@ use job_engine::store::{ClaimedJob, NewJob};
 use job_engine::worker::{Ended, StopReason, TypeConfig, WorkerConfig};
 use job_engine::{
     Command, Due, Entropy, JobId, JobType, Payload, Reply, RetrySettings, StoreError, Timestamp,
+    WorkerId,
 };
 use job_tokio::{
     Announcer, ClockHandle, DriverConfig, DriverHandle, MemoryStore, RunJob, StopSignal, Store,
@@ -161,7 +162,7 @@ impl Bench {
             entropy: Entropy::from_seed([1; 32]),
             runners: Arc::new(runners),
             wakes: wakes.clone(),
-            announcer: Announcer::start(store.clone()),
+            announcer: Announcer::start(WorkerId(Uuid::from_u128(1)), store.clone()),
         });
         Self {
             store,

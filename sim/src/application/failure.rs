@@ -22,6 +22,8 @@ pub struct Failure {
     /// How many faults there were before it was made smaller, and how many simulations
     /// that took.
     made_smaller: Option<(usize, u32)>,
+    /// Whether its seed leads to it.
+    of_seed: bool,
     /// The name of the test, if it has one.
     test: Option<String>,
 }
@@ -48,7 +50,20 @@ impl Failure {
             violation,
             timeline,
             made_smaller: from.map(|(from, runs)| (from.faults.len(), runs)),
+            of_seed: true,
             test: thread::current().name().map(str::to_owned),
+        }
+    }
+
+    /// Of a scenario that was not made from its seed.
+    pub(super) fn of_scenario(
+        scenario: &Scenario,
+        violation: Violation,
+        run: &dyn Fn(&Scenario, Keep) -> Report,
+    ) -> Self {
+        Self {
+            of_seed: false,
+            ..Self::new(scenario, violation, None, run)
         }
     }
 
@@ -75,9 +90,13 @@ impl fmt::Display for Failure {
             violation,
             timeline,
             made_smaller,
+            of_seed,
             test,
         } = self;
-        writeln!(f, "the simulation with seed {} fails.\n", scenario.seed)?;
+        match of_seed {
+            true => writeln!(f, "the simulation with seed {} fails.\n", scenario.seed)?,
+            false => writeln!(f, "the simulation of the scenario fails.\n")?,
+        }
         write!(f, "{timeline}")?;
         if timeline.is_empty() {
             writeln!(f, "{}: {}", violation.check, violation.text)?;
@@ -91,18 +110,21 @@ impl fmt::Display for Failure {
         if let Some((from, runs)) = made_smaller {
             write!(f, " (of {from}: {runs} simulations made it smaller)")?;
         }
-        let seed = scenario.seed;
-        let test = test.as_deref().filter(|name| *name != "main");
-        let test = test.map_or(String::new(), |name| format!(" {name}"));
-        writeln!(
-            f,
-            ".\n\nTo see it again: {SEEDS_VARIABLE}={seed} cargo test{test}"
-        )?;
+        writeln!(f, ".")?;
+        if *of_seed {
+            let seed = scenario.seed;
+            let test = test.as_deref().filter(|name| *name != "main");
+            let test = test.map_or(String::new(), |name| format!(" {name}"));
+            writeln!(
+                f,
+                "\nTo see it again: {SEEDS_VARIABLE}={seed} cargo test{test}"
+            )?;
+        }
         if violation.check == DETERMINISM {
             return Ok(());
         }
         let json = serde_json::to_string(scenario).map_err(|_| fmt::Error)?;
-        writeln!(f, "To keep it as a test of its own:\n")?;
+        writeln!(f, "\nTo keep it as a test of its own:\n")?;
         writeln!(f, "    let scenario = r#\"{json}\"#;")?;
         writeln!(
             f,

@@ -160,9 +160,8 @@ impl Simulation {
         self
     }
 
-    /// Which seeds to simulate. Default: those that the environment variable
-    /// `JOB_SIM_SEEDS` names, such as `17` or `0..10000`, or else 0 to 99. A test that is
-    /// to find the same everywhere names its own.
+    /// Which seeds to simulate, unless the environment variable `JOB_SIM_SEEDS` names
+    /// others, such as `17` or `0..10000`. Default 0 to 99.
     pub fn seeds(mut self, seeds: Range<u64>) -> Self {
         self.seeds = Some(seeds);
         self
@@ -199,7 +198,7 @@ impl Simulation {
     ///
     /// # Panics
     ///
-    /// Within a tokio runtime, or if the scenario makes no sense.
+    /// Within a tokio runtime, if there is no seed, or if the scenario makes no sense.
     pub fn check<F, T>(&self, test: F) -> Result<(), Box<Failure>>
     where
         F: Fn(Sim) -> T,
@@ -210,16 +209,19 @@ impl Simulation {
             scenario
                 .validate()
                 .unwrap_or_else(|error| panic!("{error}"));
+            assert!(
+                scenario.is_of_application(),
+                "a scenario with jobs or types of its own is not one for an application"
+            );
             let report = run(scenario, Keep::NOTHING);
             return match report.violation {
                 None => Ok(()),
-                Some(violation) => Err(Box::new(Failure::new(scenario, violation, None, &run))),
+                Some(violation) => Err(Box::new(Failure::of_scenario(scenario, violation, &run))),
             };
         }
-        let seeds = match &self.seeds {
-            Some(seeds) => seeds.clone(),
-            None => seeds_of_environment().unwrap_or(SEEDS),
-        };
+        let seeds = seeds_of_environment().or_else(|| self.seeds.clone());
+        let seeds = seeds.unwrap_or(SEEDS);
+        assert!(!seeds.is_empty(), "there is no seed in {seeds:?}");
         for seed in seeds.clone() {
             let twice = seed == seeds.start || seed % TWICE_EVERY == 0;
             self.simulate_seed(seed, twice, &run)?;
@@ -245,7 +247,8 @@ impl Simulation {
         if report.violation.is_some() {
             return Err(Box::new(smaller(&scenario, run)));
         }
-        if twice && run(&scenario, Keep::NOTHING).hash != report.hash {
+        let again = twice.then(|| run(&scenario, Keep::NOTHING));
+        if again.is_some_and(|again| again.hash != report.hash || again.violation.is_some()) {
             let differs = Violation::new(DETERMINISM, "");
             return Err(Box::new(Failure::new(&scenario, differs, None, run)));
         }

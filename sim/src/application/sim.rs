@@ -1,5 +1,6 @@
 //! What the test of an application holds in its hands.
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt;
 use std::panic::Location;
@@ -8,6 +9,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use job::{JobState, Jobs};
+use job_engine::JobId;
 use job_engine::draw::mix_words;
 use job_engine::history::Snapshot;
 use job_tokio::to_datetime;
@@ -30,6 +32,8 @@ const SERVICE_TIMEOUT: Duration = Duration::from_secs(10);
 const LOOKS_EVERY: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(10));
 /// A job that is due, or runs, for so long in the calm will not end.
 const STUCK_AFTER: Duration = Duration::from_secs(24 * 3_600);
+/// A job that runs so often in the calm never ends.
+const RUNS_MAX: usize = 1_000;
 /// So many jobs are named in a message.
 const NAMED_MAX: usize = 5;
 
@@ -97,10 +101,13 @@ impl Sim {
         tokio::time::sleep(duration).await;
     }
 
-    /// Lets time pass until nothing goes wrong any more and all jobs have ended. Fails the
-    /// test when one does not: when it has been due, or at work, for a day.
+    /// Lets time pass until nothing goes wrong any more, all jobs have ended, and nobody
+    /// is at work: no worker either that has lost its lease and does not know. Fails the
+    /// test when a job does not end: when it has been due, or at work, for a day, or has
+    /// run a thousand times.
     ///
-    /// Jobs that reschedule themselves for ever never end: use [`Sim::advance`] then.
+    /// Jobs that reschedule themselves for ever never end: use [`Sim::advance`] then. What
+    /// a test does after the first call happens in peace.
     #[track_caller]
     pub fn settle(&self) -> impl Future<Output = ()> {
         self.settled(Location::caller())
@@ -111,12 +118,14 @@ impl Sim {
         world.sleep_until(world.calm_from_us()).await;
         let (mut wait, longest) = LOOKS_EVERY;
         let (mut seen, mut seen_us) = (Vec::new(), world.now_us());
+        let runs_before = self.runs();
         loop {
+            tokio::time::sleep(wait).await;
             let live = self.live();
-            if live.is_empty() {
+            let (is_quiet, now_us) = (world.state().is_quiet(), world.now_us());
+            if live.is_empty() && is_quiet {
                 return;
             }
-            let now_us = world.now_us();
             let now = START.saturating_add(Duration::from_micros(now_us));
             // What waits until it is due is not stuck.
             let busy = live.iter().filter(|job| !is_due_after(job, now));
@@ -125,20 +134,40 @@ impl Sim {
                 (seen, seen_us) = (busy, now_us);
                 wait = LOOKS_EVERY.0;
             }
-            let stuck_us = now_us - seen_us;
-            if !seen.is_empty() && Duration::from_micros(stuck_us) >= STUCK_AFTER {
-                let text = format!("{called_at}: {}", unsettled(&live));
+            let restless = live.iter().find(|job| {
+                let before = runs_before.get(&job.id).copied().unwrap_or(0);
+                job.runs.len() > before + RUNS_MAX
+            });
+            let problem = if let Some(job) = restless {
+                let job = in_words(job);
+                Some(format!(
+                    "{job} has run {RUNS_MAX} times since things ceased to go wrong; does it reschedule itself for ever? Use Sim::advance then"
+                ))
+            } else if is_quiet && seen.is_empty() {
+                None
+            } else {
+                let is_stuck = Duration::from_micros(now_us - seen_us) >= STUCK_AFTER;
+                is_stuck.then(|| unsettled(&live))
+            };
+            if let Some(problem) = problem {
+                let text = format!("{called_at}: {problem}");
                 world.state().violated(Violation::new(UNSETTLED, text));
                 return std::future::pending().await;
             }
-            if seen.is_empty() {
+            wait = (wait * 2).min(longest);
+            if is_quiet && seen.is_empty() {
                 let due = live.iter().filter_map(|job| job.live.as_ref());
                 let next = due.map(|live| live.due_at).min();
                 wait = next.map_or(wait, |next| next.saturating_since(now));
+                wait = wait.max(LOOKS_EVERY.0);
             }
-            tokio::time::sleep(wait.max(LOOKS_EVERY.0)).await;
-            wait = (wait * 2).min(longest);
         }
+    }
+
+    /// How often each live job has run.
+    fn runs(&self) -> BTreeMap<JobId, usize> {
+        let live = self.live().into_iter();
+        live.map(|job| (job.id, job.runs.len())).collect()
     }
 
     fn live(&self) -> Vec<Snapshot> {
@@ -193,6 +222,7 @@ impl Sim {
     /// with its process and its run.
     pub fn note(&self, text: impl AsRef<str>) {
         let of = self.world.state().at_turn();
+        let of = of.filter(|(who, _)| *who != Who::OUTSIDE);
         self.world.note(of, text);
     }
 
@@ -206,6 +236,10 @@ impl Sim {
     /// # Errors
     ///
     /// [`Unanswered`] after 10 s.
+    ///
+    /// # Panics
+    ///
+    /// In a task that a runner, or the test, has started.
     pub async fn call<T: Send + 'static>(
         &self,
         name: impl Into<String>,
@@ -213,7 +247,14 @@ impl Sim {
     ) -> Result<T, Unanswered> {
         let name = name.into();
         let of = self.world.state().at_turn();
-        let who = of.map_or(Who::OUTSIDE, |(who, _)| who);
+        let Some((who, _)) = of else {
+            panic!(
+                "{name:?} is asked for in a task that is neither that of a runner nor that of \
+                 the test: nobody could say what befalls it. Await it in the runner instead of \
+                 starting a task"
+            );
+        };
+        let of = of.filter(|(who, _)| *who != Who::OUTSIDE);
         let Some(call) = self.world.next_call(who, Caller::OfService) else {
             return std::future::pending().await;
         };
@@ -248,22 +289,26 @@ impl Sim {
     }
 
     fn send(&self, call: Call, work: Work) {
+        let mut message = Some(Message::ForService(work));
         let mut state = self.world.state();
         let now_us = state.now_us;
         let request = state.network.request(call, now_us);
-        if let Some(travels_us) = request.travels_us {
-            let message = Message::ForService(work);
+        if let Some(travels_us) = request.travels_us
+            && let Some(message) = message.take()
+        {
             state.wire.send(now_us + travels_us, message);
         }
+        // What is lost is dropped when nothing is held any more.
+        drop(state);
+        drop(message);
     }
 
     /// Lets go of all that could hold on to this.
     pub(super) fn end(&self) {
-        self.world.registers(None);
-        self.outside
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        self.world.end();
+        let outside = self.outside.lock();
+        let outside = outside.unwrap_or_else(PoisonError::into_inner).take();
+        drop(outside);
     }
 }
 

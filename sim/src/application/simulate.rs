@@ -1,6 +1,8 @@
 //! One simulation of an application.
 
+use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::rc::Rc;
 
 use futures_util::FutureExt;
@@ -33,6 +35,7 @@ where
     F: Fn(Sim) -> T,
     T: Future<Output = ()>,
 {
+    // Panics are kept, wherever they are; tasks that nobody awaits would hide them.
     let _watch = Watch::new();
     let runtime = Builder::new_current_thread()
         .enable_time()
@@ -54,12 +57,14 @@ async fn run<T: Future<Output = ()>>(world: &World, test: impl FnOnce() -> T) ->
     let mut tasks = JoinSet::new();
     tasks.spawn(wire::carry(world.clone()));
     tasks.spawn(timetable::act(world.clone()));
+    let drivers = world.clone();
+    tasks.spawn(async move { drivers.wake_drivers().await });
     let mut processes = JoinSet::new();
     let (orders, _nobody_takes_them) = mpsc::unbounded_channel();
     world.state().outside_is_up(orders);
     // What comes before its first await is part of it.
     let test = AssertUnwindSafe(async { test().await }).catch_unwind();
-    tokio::pin!(test);
+    let mut test = pin!(in_turn_of_test(world, test));
     let too_long = world.sleep_until(world.calm_from_us() + TEST_MAX_US);
     tokio::pin!(too_long);
     loop {
@@ -71,6 +76,9 @@ async fn run<T: Future<Output = ()>>(world: &World, test: impl FnOnce() -> T) ->
                     let (place, text) = panics::last().unwrap_or_default();
                     let check = format!("{ASSERTION} at {place}");
                     world.state().violated(Violation::new(&check, text));
+                } else if let Some(panic) = panics::last() {
+                    // In a task that nobody has awaited.
+                    world.state().violated(Violation::panicked(panic));
                 }
                 break;
             }
@@ -88,6 +96,18 @@ async fn run<T: Future<Output = ()>>(world: &World, test: impl FnOnce() -> T) ->
     world.state().order_all(|| Order::End);
     while processes.join_next().await.is_some() {}
     report
+}
+
+/// What the test does is told from what is done in tasks that someone has started.
+async fn in_turn_of_test<T: Future>(world: &World, test: T) -> T::Output {
+    let mut test = pin!(test);
+    poll_fn(|cx| {
+        world.state().begin_turn_of_test();
+        let polled = test.as_mut().poll(cx);
+        world.state().end_turn();
+        polled
+    })
+    .await
 }
 
 fn start(world: &World, processes: &mut JoinSet<()>) {

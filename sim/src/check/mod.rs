@@ -71,6 +71,11 @@ impl Violation {
         }
     }
 
+    /// Something panicked at this place, with this text.
+    pub(crate) fn panicked((place, text): (String, String)) -> Self {
+        Self::new(&format!("a panic at {place}"), text)
+    }
+
     pub(crate) fn of_job(mut self, key: u32) -> Self {
         self.job = Some(key);
         self

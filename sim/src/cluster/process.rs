@@ -12,6 +12,8 @@ use super::listener::RemoteStore;
 use super::runner::Runners;
 use super::spawner;
 use super::world::{Birth, World};
+use uuid::Uuid;
+
 use crate::event::{Event, Who};
 use crate::scenario::{START, Topic};
 
@@ -29,7 +31,10 @@ impl Process {
     /// A process with an engine of this id, if with any.
     pub(super) fn new(client: Client, id: Option<WorkerId>) -> Self {
         Self {
-            announcer: Announcer::start(RemoteStore::deaf(client.clone())),
+            announcer: Announcer::start(
+                id.unwrap_or(WorkerId(Uuid::nil())),
+                RemoteStore::deaf(client.clone()),
+            ),
             wakes: Wakes::new(),
             client,
             id,

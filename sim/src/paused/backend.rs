@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use job::backend::NotAnOperationOf;
 use job::backend::{AfterCommit, AtomicWrite, Backend, CallerTransaction, NoOperation};
 use job::{ClockHandle, JobError};
-use job_engine::store::Written;
 use job_engine::{Command, JobType, Rejection, Reply, Run, StoreError, Timestamp};
 
 use super::call::{Ask, Caller, Changes};
 use super::port::Port;
+use super::store::takes_effect;
 use crate::event::Call;
 
 /// The backend of a simulation: its store is the model, at the far end of a lossy
@@ -78,8 +78,11 @@ pub struct SimulatedTransaction {
     number: u64,
     /// The run that it ends, or was to end.
     run: Option<Run>,
-    finish: Option<(Call, Command)>,
-    others: Vec<(Call, Command)>,
+    /// What it writes, in the order of its statements.
+    writes: Vec<(Call, Command)>,
+    /// A statement failed, or has no answer: the connection is gone, or the transaction
+    /// aborted.
+    broken: bool,
     changes: Changes,
     after_commit: Vec<AfterCommit>,
 }
@@ -93,8 +96,8 @@ impl SimulatedPool {
             port: self.port.clone(),
             number: state.transactions,
             run: None,
-            finish: None,
-            others: Vec::new(),
+            writes: Vec::new(),
+            broken: false,
             changes: Changes::default(),
             after_commit: Vec::new(),
         }
@@ -107,6 +110,25 @@ impl SimulatedTransaction {
     /// commits it lives to hear of that or not.
     pub fn write(&mut self, change: impl FnOnce() + Send + 'static) {
         self.changes.add(change);
+    }
+
+    /// Commits it: for a transaction of the test, or of a runner that does not complete
+    /// with it.
+    ///
+    /// # Errors
+    ///
+    /// When the commit failed, or may have failed; a statement that failed before is
+    /// enough.
+    pub async fn commit(self) -> Result<(), JobError> {
+        Ok(CallerTransaction::commit(self).await?)
+    }
+
+    fn check(&self) -> Result<(), StoreError> {
+        if self.broken {
+            let text = "an earlier statement of the transaction failed";
+            return Err(StoreError::Failed(text.to_owned()));
+        }
+        Ok(())
     }
 }
 
@@ -196,20 +218,21 @@ impl AtomicWrite<Simulated> for SimulatedTransaction {
         if let Command::Finish(finishes) = command {
             self.run = finishes.first().map(|finish| finish.run);
         }
+        self.check()?;
         let call = self.port.next_call(caller).await;
+        let before = self.writes.iter().map(|(_, command)| command.clone());
         let ask = Ask::Statement {
             transaction: self.number,
+            before: before.collect(),
             command: command.clone(),
         };
-        let reply = self.port.world.ask(call, ask).await?;
-        let reply = reply.expect("a statement has a reply");
-        let write = (call, command.clone());
-        match &reply {
-            Reply::Finished(written) if *written == [Written::Applied] => {
-                self.finish = Some(write);
-            }
-            Reply::Finished(_) => {}
-            _ => self.others.push(write),
+        // Also when this is dropped before there is an answer.
+        self.broken = true;
+        let reply = self.port.world.ask(call, ask).await;
+        self.broken = matches!(reply, Err(StoreError::Failed(_) | StoreError::Unknown(_)));
+        let reply = reply?.expect("a statement has a reply");
+        if takes_effect(&reply) {
+            self.writes.push((call, command.clone()));
         }
         Ok(reply)
     }
@@ -227,12 +250,12 @@ impl AtomicWrite<Simulated> for SimulatedTransaction {
 
 impl CallerTransaction<Simulated> for SimulatedTransaction {
     async fn commit(mut self) -> Result<(), StoreError> {
+        self.check()?;
         let call = self.port.next_call(Caller::Runner).await;
-        let others = std::mem::take(&mut self.others);
         let ask = Ask::Commit {
             transaction: self.number,
             run: self.run,
-            writes: self.finish.take().into_iter().chain(others).collect(),
+            writes: std::mem::take(&mut self.writes),
             changes: std::mem::take(&mut self.changes),
         };
         self.port.world.ask(call, ask).await?;

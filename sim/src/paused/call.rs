@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 
 use super::state::{State, World};
 use super::wire::{Message, Request};
-use crate::event::{Call, Event, RUNNER_OPS, SPAWN_OPS, Who};
+use crate::event::{Call, Event, RUNNER_OPS, SERVICE_OPS, SPAWN_OPS, Who};
 
 /// What the store is asked.
 #[derive(Clone)]
@@ -16,7 +16,12 @@ pub(crate) enum Ask {
     /// To carry out a command as one transaction.
     Execute(Command),
     /// To say what a command does in a transaction, and to hold its row.
-    Statement { transaction: u64, command: Command },
+    Statement {
+        transaction: u64,
+        /// What it holds already.
+        before: Vec<Command>,
+        command: Command,
+    },
     /// To commit a transaction that ends a run, with what it writes.
     Commit {
         transaction: u64,
@@ -66,8 +71,6 @@ pub(crate) enum Caller {
 
 /// Calls of announcers have numbers from here on.
 const ANNOUNCE_OPS: u64 = 1 << 42;
-/// Calls of other services have numbers from here on.
-const SERVICE_OPS: u64 = 1 << 43;
 /// How long the service waits for the reply to a call, in microseconds.
 const CALL_TIMEOUT_US: u64 = 30_000_000;
 
@@ -112,7 +115,13 @@ impl World {
     /// Asks the store. The request goes its way even if the caller gives up.
     /// For a process that is gone, it never returns.
     pub(crate) async fn ask(&self, call: Call, ask: Ask) -> Done {
+        // What is lost of it is dropped when nothing is held any more.
+        let changes = match &ask {
+            Ask::Commit { changes, .. } => Some(changes.clone()),
+            _ => None,
+        };
         let (mut waiting, receiver) = self.state().send(self, call, ask);
+        drop(changes);
         let done = receiver.await;
         // The sender is dropped only with the process.
         match done.ok().and_then(|done| waiting.heard(done)) {
@@ -177,6 +186,7 @@ impl State {
         let now_us = self.now_us;
         let (sender, receiver) = oneshot::channel();
         self.waiters.insert(call, sender);
+        self.timers.look();
         let command = match &ask {
             Ask::Execute(command) | Ask::Statement { command, .. } => Some(command),
             Ask::Commit { .. } | Ask::Announce(_) => None,

@@ -14,6 +14,7 @@ pub(crate) mod process;
 mod runner;
 pub(crate) mod state;
 mod store;
+pub(crate) mod timers;
 pub(crate) mod timetable;
 pub(crate) mod wire;
 pub(crate) mod worker;
@@ -22,6 +23,7 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
 
 use crate::check::Violation;
+use crate::panics;
 use crate::recorder::{Keep, Report};
 use crate::scenario::{Fault, Scenario};
 use state::World;
@@ -99,7 +101,12 @@ async fn simulate(scenario: &Scenario, keep: Keep) -> Report {
 
 pub(crate) fn check(world: &World, joined: Result<(), JoinError>) {
     if let Err(error) = joined {
-        let text = format!("a task of the simulation ended: {error}");
-        world.state().violated(Violation::new("paused.panic", text));
+        let mut state = world.state();
+        let of_application = panics::last().filter(|_| state.of_application);
+        let violation = of_application.map(Violation::panicked);
+        state.violated(violation.unwrap_or_else(|| {
+            let text = format!("a task of the simulation ended: {error}");
+            Violation::new("paused.panic", text)
+        }));
     }
 }

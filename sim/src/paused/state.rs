@@ -1,6 +1,6 @@
 //! The world that all tasks of a simulation share.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::backend::Simulated;
 use super::call::{Changes, Done};
+use super::timers::Timers;
 use super::wire::{Request, Wire};
 use super::worker::Order;
 use crate::check::Violation;
@@ -23,6 +24,9 @@ use crate::scenario::{Fault, Knobs, START, Scenario, job_id, job_key};
 
 /// Where so many events happen at one time, something spins.
 const EVENTS_MAX: u32 = 20_000;
+
+/// A simulation of an application with so many events never ends.
+const EVENTS_ALL_MAX: u64 = 5_000_000;
 
 /// A handle to the world. Clones share it.
 #[derive(Clone)]
@@ -70,12 +74,16 @@ pub(crate) struct State {
     pub(crate) locks: BTreeMap<JobId, u64>,
     /// What was committed, and is not made.
     pub(crate) committed: Vec<Changes>,
+    /// What was asked to be committed, to be dropped.
+    pub(crate) released: Vec<Changes>,
     /// Requests that wait for such a row.
     pub(crate) blocked: Vec<Request>,
     /// The processes that are up, by the key of their worker.
     pub(crate) up: BTreeMap<u32, Up>,
     pub(crate) announcements: u64,
     pub(crate) transactions: u64,
+    /// Whose the transactions are that hold rows.
+    pub(crate) holders: BTreeMap<u64, Who>,
     /// The jobs are those of an application.
     pub(crate) of_application: bool,
     /// So many ids were made for it.
@@ -88,6 +96,10 @@ pub(crate) struct State {
     ids: BTreeMap<WorkerId, Who>,
     /// The newest run of each job that a process has started.
     fences: BTreeMap<(Who, JobId), Fence>,
+    /// The waits of the drivers of an application.
+    pub(crate) timers: Timers,
+    /// What runners are at work in processes that are up.
+    pub(crate) executing: BTreeSet<(Who, Run)>,
     /// The time of the last event, and how many there were at that time.
     moment: (u64, u32),
     orders: BTreeMap<u32, mpsc::UnboundedSender<Order>>,
@@ -116,6 +128,7 @@ struct Still {
     who: Who,
     /// By the fault at this place.
     fault: usize,
+    until_us: u64,
     /// Its tasks that want to go on.
     tasks: Vec<Waker>,
 }
@@ -165,10 +178,12 @@ impl World {
             waiters: BTreeMap::new(),
             locks: BTreeMap::new(),
             committed: Vec::new(),
+            released: Vec::new(),
             blocked: Vec::new(),
             up: BTreeMap::new(),
             announcements: 0,
             transactions: 0,
+            holders: BTreeMap::new(),
             of_application,
             ids_made: 0,
             inputs: 0,
@@ -176,6 +191,8 @@ impl World {
             crash_points: crash_points(scenario),
             ids: BTreeMap::new(),
             fences: BTreeMap::new(),
+            timers: Timers::default(),
+            executing: BTreeSet::new(),
             moment: (0, 0),
             orders: BTreeMap::new(),
             still: BTreeMap::new(),
@@ -266,6 +283,19 @@ impl World {
         self.shared.sooner.notified().await;
     }
 
+    /// Lets go of what is on its way: it may hold on to this world.
+    pub(crate) fn end(&self) {
+        self.registers(None);
+        let mut state = self.state();
+        let (on_wire, blocked) = (state.wire.clear(), std::mem::take(&mut state.blocked));
+        let changes = (
+            std::mem::take(&mut state.committed),
+            std::mem::take(&mut state.released),
+        );
+        drop(state);
+        drop((on_wire, blocked, changes));
+    }
+
     /// What came of it all. From here on nothing counts.
     pub(crate) fn report(&self) -> Report {
         let mut state = self.state();
@@ -323,15 +353,28 @@ impl State {
 
     pub(crate) fn observe(&mut self, event: &Event<'_>) {
         let now = self.moment();
+        // Whoever makes notes may make many.
+        let counts = u32::from(!matches!(event, Event::Noted { .. }));
         self.moment = match self.moment {
-            (at_us, count) if at_us == now.true_us => (at_us, count + 1),
-            _ => (now.true_us, 1),
+            (at_us, count) if at_us == now.true_us => (at_us, count + counts),
+            _ => (now.true_us, counts),
         };
         if self.moment.1 == EVENTS_MAX {
-            let text = format!("{EVENTS_MAX} events at {} us", now.true_us);
+            let text = format!(
+                "{EVENTS_MAX} events at {} us: something goes on and on while no time passes",
+                now.true_us
+            );
             self.violated(Violation::new("pace.spins", text));
         }
         if let Some(recorder) = &mut self.recorder {
+            if self.of_application && recorder.events() == EVENTS_ALL_MAX {
+                let text = format!(
+                    "{EVENTS_ALL_MAX} events in one simulation: does a job reschedule itself for \
+                     ever, or the test wait for something that never comes?"
+                );
+                recorder.violated(Violation::new("pace.endless", text));
+                self.over.notify_one();
+            }
             recorder.observe(now, &self.model, event);
             if recorder.is_over() {
                 self.over.notify_one();
@@ -411,6 +454,14 @@ impl State {
         if self.is_up(who) {
             self.up.remove(&who.worker);
             self.observe(&Event::Crashed { who });
+            // The store sees that its connections are gone.
+            let of_process = self.holders.iter().filter(|(_, holder)| **holder == who);
+            let transactions: Vec<u64> = of_process.map(|(number, _)| *number).collect();
+            transactions
+                .into_iter()
+                .for_each(|number| self.unlock(number));
+            self.waiters.retain(|call, _| call.who != who);
+            self.executing.retain(|(of, _)| *of != who);
             self.order(who.worker, Order::Crashed { who, back_us });
         }
     }
@@ -418,10 +469,23 @@ impl State {
     /// A process stands still, because of the fault at this place.
     pub(crate) fn stand_still(&mut self, who: Who, fault: usize, until_us: u64) {
         if self.stands_still(who) {
+            // The later end is that of both.
+            if let Some(still) = self.still.get_mut(&who.worker)
+                && until_us > still.until_us
+            {
+                (still.fault, still.until_us) = (fault, until_us);
+                self.disturb(Some(who), until_us, "standing still");
+            }
             return;
         }
         let tasks = Vec::new();
-        self.still.insert(who.worker, Still { who, fault, tasks });
+        let still = Still {
+            who,
+            fault,
+            until_us,
+            tasks,
+        };
+        self.still.insert(who.worker, still);
         self.observe(&Event::Paused { who });
         self.disturb(Some(who), until_us, "standing still");
     }
@@ -443,6 +507,11 @@ impl State {
             self.observe(&Event::Resumed { who });
         }
         still.tasks.into_iter().for_each(Waker::wake);
+    }
+
+    /// Whether the process of this worker has crashed, or stopped.
+    pub(crate) fn is_gone(&self, id: WorkerId) -> bool {
+        self.who(id).is_some_and(|who| !self.is_up(who))
     }
 
     /// Whether a task of a process may be polled now.
@@ -475,6 +544,11 @@ impl State {
     pub(crate) fn make_id(&mut self) -> JobId {
         self.ids_made += 1;
         job_id(self.ids_made)
+    }
+
+    /// The test itself is polled.
+    pub(crate) fn begin_turn_of_test(&mut self) {
+        self.at_turn = Some((Who::OUTSIDE, None));
     }
 
     pub(crate) fn end_turn(&mut self) {
@@ -515,8 +589,10 @@ impl State {
     }
 
     /// A process has started the runner of this run.
-    pub(crate) fn has_started(&mut self, who: Who, job: JobId, fence: Fence) {
-        self.fences.insert((who, job), fence);
+    pub(crate) fn has_started(&mut self, who: Who, run: Run) {
+        self.fences.insert((who, run.job), run.fence);
+        self.executing.insert((who, run));
+        self.timers.look();
     }
 
     /// The newest run of a job that this process has started.

@@ -17,6 +17,10 @@ use crate::scenario::type_place;
 impl State {
     /// A request arrives.
     pub(super) fn requested(&mut self, request: Request) {
+        if let Ask::Commit { changes, .. } = &request.ask {
+            // They are dropped where nothing is held, whatever becomes of them.
+            self.released.push(changes.clone());
+        }
         if self.is_blocked(&request.ask) {
             self.blocked.push(request);
             return;
@@ -56,6 +60,7 @@ impl State {
             Ask::Statement {
                 transaction,
                 command,
+                ..
             } => self.is_held(*transaction, command),
             Ask::Commit {
                 transaction,
@@ -82,6 +87,7 @@ impl State {
 
     /// A transaction is over: whoever waited for its rows goes on.
     pub(super) fn unlock(&mut self, transaction: u64) {
+        self.holders.remove(&transaction);
         self.locks.retain(|_, holder| *holder != transaction);
         for request in std::mem::take(&mut self.blocked) {
             self.wire.send(self.now_us, Message::Request(request));
@@ -93,8 +99,12 @@ impl State {
             Ask::Execute(command) => self.execute(call, &command).map(Some),
             Ask::Statement {
                 transaction,
+                before,
                 command,
-            } => self.statement(call, transaction, &command).map(Some),
+            } => {
+                let reply = self.statement(call, transaction, &before, &command);
+                reply.map(Some)
+            }
             Ask::Commit {
                 transaction,
                 run,
@@ -167,14 +177,16 @@ impl State {
         }
     }
 
-    /// Says what a command would do, and holds the row of a run that it ends.
+    /// Says what a command would do after those that the transaction has, and holds the
+    /// row of a run that it ends.
     fn statement(
         &mut self,
         call: Call,
         transaction: u64,
+        before: &[Command],
         command: &Command,
     ) -> Result<Reply, StoreError> {
-        let replies = self.try_out([command].into_iter());
+        let replies = self.try_out(before.iter().chain([command]));
         let reply = replies.and_then(|mut replies| replies.pop().ok_or_else(nothing));
         let reply = reply.map_err(|rejection| self.refused(call, command, rejection))?;
         if !takes_effect(&reply) {
@@ -191,6 +203,7 @@ impl State {
             for finish in finishes {
                 let run = finish.run;
                 self.locks.insert(run.job, transaction);
+                self.holders.insert(transaction, call.who);
                 self.observe(&Event::Committing { who: call.who, run });
             }
         }
@@ -259,7 +272,7 @@ impl State {
 }
 
 /// Whether a command of a transaction changes, or has changed, what it is about.
-fn takes_effect(reply: &Reply) -> bool {
+pub(super) fn takes_effect(reply: &Reply) -> bool {
     match reply {
         Reply::Finished(written) => written.iter().all(|w| *w == Written::Applied),
         Reply::Checkpointed(written) => *written == Written::Applied,

@@ -82,6 +82,7 @@ impl State {
             }
             Fault::StoreClockJump { by_ms, .. } => {
                 self.store_ahead_us += by_ms * 1_000;
+                self.timers.look();
                 // A lease that ran out is noticed at the next heartbeat.
                 let lease_ms = scenario
                     .workers

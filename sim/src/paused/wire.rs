@@ -70,6 +70,15 @@ impl Wire {
         }
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
+
+    /// Takes everything out.
+    pub(crate) fn clear(&mut self) -> Vec<Message> {
+        std::mem::take(&mut self.messages).into_values().collect()
+    }
+
     fn take_due(&mut self, now_us: u64) -> Option<Message> {
         let first = self.messages.first_entry()?;
         (first.key().0 <= now_us).then(|| first.remove())
@@ -120,8 +129,9 @@ impl World {
                 }
             }
             message => {
-                let committed = self.state().arrives(message);
+                let (committed, released) = self.state().arrives(message);
                 committed.into_iter().for_each(Changes::make);
+                drop(released);
             }
         }
     }
@@ -133,20 +143,24 @@ impl World {
             perform,
         } = work;
         self.note(None, format!("{name}, for {}", call.who));
-        let deliver = perform();
+        let mut reply = Some(Message::FromService(call, perform()));
         let mut state = self.state();
         let now_us = state.now_us;
         let answer = state.network.answer(call, now_us);
-        if let Some(travels_us) = answer.travels_us {
-            let reply = Message::FromService(call, deliver);
+        if let Some(travels_us) = answer.travels_us
+            && let Some(reply) = reply.take()
+        {
             state.wire.send(now_us + travels_us, reply);
         }
+        // What is lost is dropped when nothing is held any more.
+        drop(state);
+        drop(reply);
     }
 }
 
 impl State {
-    /// Returns what was committed with it.
-    fn arrives(&mut self, message: Message) -> Vec<Changes> {
+    /// Returns what was committed with it, and what is to be dropped.
+    fn arrives(&mut self, message: Message) -> (Vec<Changes>, Vec<Changes>) {
         match message {
             Message::Request(request) => self.requested(request),
             Message::Reply(call, done) => {
@@ -170,6 +184,9 @@ impl State {
             }
             Message::ForService(_) | Message::FromService(..) => {}
         }
-        std::mem::take(&mut self.committed)
+        (
+            std::mem::take(&mut self.committed),
+            std::mem::take(&mut self.released),
+        )
     }
 }

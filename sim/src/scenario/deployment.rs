@@ -15,13 +15,12 @@ const LASTING_RANGE: (Duration, Duration) = (
     Duration::from_secs(60),
     Duration::from_secs(366 * 24 * 3_600),
 );
-/// Where things go wrong for longer than ten minutes, leases and intervals are longer, so
-/// many times at most: nobody has leases of hours.
-const LEASE_FACTOR_MAX: u64 = 10;
-const POLL_FACTOR_MAX: u64 = 30;
 /// More faults than that are no bad day any more. The limit of crashes in a row, ten unless
 /// an initializer says otherwise, is to be out of reach.
 const FAULTS_MAX: usize = 9;
+
+/// So long a worker is away for good, in milliseconds.
+const AWAY_MS: u64 = 60_000;
 
 /// What an application is deployed on, and for how long things go wrong there.
 #[derive(Clone, Debug)]
@@ -60,6 +59,12 @@ impl Deployment {
         let mut generator = self.generator(seed, moments);
         let mut scenario = self.begin(&mut generator, seed);
         scenario.faults = generator.faults_of_application(&scenario, FAULTS_MAX);
+        // Somebody stays.
+        for fault in &mut scenario.faults {
+            if let super::Fault::Restart { back_ms, .. } = fault {
+                back_ms.get_or_insert(AWAY_MS);
+            }
+        }
         if let Some(config) = &self.poller_config {
             let changed = scenario.faults.iter_mut().filter_map(|fault| match fault {
                 super::Fault::Restart { knobs, .. } => knobs.as_mut(),
@@ -83,16 +88,9 @@ impl Deployment {
     }
 
     fn begin(&self, generator: &mut Generator, seed: u64) -> Scenario {
-        let lasting_ms = self.lasting_ms();
         let mut scenario = generator.deployment(seed, self.workers.clamp(1, 100));
-        let times = lasting_ms / LASTING.as_millis() as u64;
-        let lease_factor = times.clamp(1, LEASE_FACTOR_MAX);
-        let poll_factor = times.clamp(1, POLL_FACTOR_MAX);
         for worker in &mut scenario.workers {
             let knobs = &mut worker.knobs;
-            knobs.lease_ms *= lease_factor;
-            knobs.poll_ms *= poll_factor;
-            knobs.poll_deaf_ms *= poll_factor;
             if let Some(config) = &self.poller_config {
                 configure(knobs, config);
             }

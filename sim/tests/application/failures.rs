@@ -101,7 +101,7 @@ fn a_runner_that_panics_fails_the_test_with_the_place() {
     };
     let failure = Simulation::new().seeds(0..1).check(test).unwrap_err();
     let check = &failure.violation().check;
-    assert!(check.starts_with("a runner panicked at "), "{check}");
+    assert!(check.starts_with("a panic at "), "{check}");
     says(
         &failure,
         &["no order has this number", "application/failures.rs"],

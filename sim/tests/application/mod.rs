@@ -3,6 +3,8 @@
 mod ci_file;
 mod failures;
 mod faults;
+mod processes;
 mod property;
 mod support;
 mod tests;
+mod transactions;

@@ -16,7 +16,7 @@ use futures_util::FutureExt;
 use job_engine::planted::{Bug, planted};
 use job_engine::store::Outcome;
 use job_engine::worker::{Action, Ended, Input, OpId, WorkerConfig};
-use job_engine::{Command, Entropy, Reply, StoreError, Timestamp, Worker};
+use job_engine::{Command, Entropy, Reply, StoreError, Timestamp, Worker, WorkerId};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::Instrument;
@@ -28,7 +28,7 @@ use crate::announcer::Announcer;
 use crate::clock::{BusyGuard, ClockHandle};
 use crate::fault::fault_point;
 use crate::store::{Store, Wake};
-use crate::turn::in_turn;
+use crate::turn::{in_turn, wait};
 use crate::wakes::Wakes;
 use runs::RunTasks;
 
@@ -181,11 +181,12 @@ impl<S: Store, R: RunJob> Driver<S, R> {
     }
 
     async fn run(mut self, mut shutdown_asked: watch::Receiver<bool>) {
+        let worker = self.worker.id();
         let (wakes, mut outer_wakes) = mpsc::channel(WAKES_MAX);
         let mut listener = JoinSet::new();
         let store = self.store.clone();
         let listens = async move { store.listen(wakes).await };
-        listener.spawn(in_turn(self.worker.id(), None, listens));
+        listener.spawn(in_turn(worker, None, listens));
         let mut shutting_down = false;
         loop {
             self.perform_actions().await;
@@ -194,7 +195,9 @@ impl<S: Store, R: RunJob> Driver<S, R> {
             }
             let input = tokio::select! {
                 biased;
-                () = sleep_until(&self.clock, self.worker.poll_timeout()) => Input::TimerFired,
+                () = wait_until(worker, &self.clock, self.worker.poll_timeout()) => {
+                    Input::TimerFired
+                }
                 _ = shutdown_asked.wait_for(|asked| *asked), if !shutting_down => {
                     shutting_down = true;
                     if planted(Bug::CompleterDiesWithCaller) {
@@ -322,12 +325,12 @@ fn gives_back(command: &Command) -> bool {
 }
 
 /// Ends when the timer of a worker is due.
-async fn sleep_until(clock: &ClockHandle, at: Option<Timestamp>) {
+async fn wait_until(worker: WorkerId, clock: &ClockHandle, at: Option<Timestamp>) {
     match at {
         Some(at) => {
-            let wait = at.saturating_since(clock.timestamp());
-            if !wait.is_zero() {
-                clock.sleep(wait).await;
+            let left = at.saturating_since(clock.timestamp());
+            if !left.is_zero() {
+                wait(worker, clock, left).await;
             }
         }
         None => std::future::pending().await,
