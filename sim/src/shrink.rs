@@ -3,6 +3,9 @@
 use crate::recorder::{Keep, Report};
 use crate::scenario::{EndSpec, Fault, JobSpec, RunSpec, Scenario};
 
+/// So many events of all simulations to shrink one failure: some ten seconds.
+const EVENTS_MAX: u64 = 10_000_000;
+
 /// What shrinking gave.
 #[derive(Clone, Debug)]
 pub struct Shrunk {
@@ -35,6 +38,7 @@ pub fn shrink(
         report,
         runs: 1,
         runs_max,
+        events: 0,
     };
     search.all();
     Some(Shrunk {
@@ -51,6 +55,8 @@ struct Search<'a> {
     report: Report,
     runs: u32,
     runs_max: u32,
+    /// In all simulations so far.
+    events: u64,
 }
 
 impl Search<'_> {
@@ -69,19 +75,25 @@ impl Search<'_> {
             self.simplify_runs();
             self.simplify_knobs();
             self.shorten();
-            if self.best == before || self.runs >= self.runs_max {
+            if self.best == before || self.is_over() {
                 break;
             }
         }
     }
 
+    /// Whether it has taken long enough.
+    fn is_over(&self) -> bool {
+        self.runs >= self.runs_max || self.events >= EVENTS_MAX
+    }
+
     /// Takes `candidate` if it fails the same check.
     fn try_it(&mut self, candidate: Scenario) -> bool {
-        if self.runs >= self.runs_max || candidate == self.best || candidate.validate().is_err() {
+        if self.is_over() || candidate == self.best || candidate.validate().is_err() {
             return false;
         }
         self.runs += 1;
         let report = (self.run)(&candidate, Keep::default());
+        self.events += report.events;
         let same = report
             .violation
             .as_ref()
@@ -135,7 +147,7 @@ impl Search<'_> {
                     | Fault::StoreRestart { .. }
             )
         };
-        if !self.best.faults.iter().any(by_chance) || self.runs >= self.runs_max {
+        if !self.best.faults.iter().any(by_chance) || self.is_over() {
             return;
         }
         let keep = Keep {
@@ -188,7 +200,7 @@ impl Search<'_> {
                 if !self.change(|scenario| scenario.left_out.extend(part)) {
                     from += part.len();
                 }
-                if self.runs >= self.runs_max {
+                if self.is_over() {
                     return;
                 }
             }
@@ -210,7 +222,7 @@ impl Search<'_> {
                 if !self.change(|scenario| take_out(scenario, from, to)) {
                     from = to;
                 }
-                if self.runs >= self.runs_max {
+                if self.is_over() {
                     return;
                 }
             }

@@ -454,14 +454,7 @@ impl State {
         if self.is_up(who) {
             self.up.remove(&who.worker);
             self.observe(&Event::Crashed { who });
-            // The store sees that its connections are gone.
-            let of_process = self.holders.iter().filter(|(_, holder)| **holder == who);
-            let transactions: Vec<u64> = of_process.map(|(number, _)| *number).collect();
-            transactions
-                .into_iter()
-                .for_each(|number| self.unlock(number));
-            self.waiters.retain(|call, _| call.who != who);
-            self.executing.retain(|(of, _)| *of != who);
+            self.forget(who);
             self.order(who.worker, Order::Crashed { who, back_us });
         }
     }
@@ -560,7 +553,20 @@ impl State {
         if self.is_up(who) {
             self.observe(&Event::Stopped { who });
             self.up.remove(&who.worker);
+            self.forget(who);
         }
+    }
+
+    /// A process is gone: the store sees that its connections are, and none of its tasks
+    /// goes on.
+    fn forget(&mut self, who: Who) {
+        let of_process = self.holders.iter().filter(|(_, holder)| **holder == who);
+        let transactions: Vec<u64> = of_process.map(|(number, _)| *number).collect();
+        for number in transactions {
+            self.unlock(number);
+        }
+        self.waiters.retain(|call, _| call.who != who);
+        self.executing.retain(|(of, _)| *of != who);
     }
 
     /// Whether the process of this worker dies at this point.
