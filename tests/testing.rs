@@ -37,6 +37,8 @@ macro_rules! on_every_backend {
     };
 }
 
+mod unknown;
+
 on_every_backend![
     what_is_due_runs_and_what_it_spawns,
     one_job_at_a_time_runs_when_a_test_says_so,

@@ -106,8 +106,16 @@ impl<B: Backend> Core<B> {
     pub(crate) async fn execute(&self, command: &Command) -> Result<Reply, StoreError> {
         let _busy = self.clock.busy();
         self.record.add(command);
+        let mut calls = 0;
         repeated(CALL_TIMEOUT, || {
+            calls += 1;
             let mut command = Cow::Borrowed(command);
+            // What it took is to be found again, not taken beside it.
+            if calls > 1
+                && let Command::Claim(claim) = command.to_mut()
+            {
+                claim.repeat = true;
+            }
             if planted(Bug::SpawnRetriesUnderNewToken)
                 && let Command::Spawn(jobs) = command.to_mut()
             {
