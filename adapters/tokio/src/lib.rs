@@ -21,10 +21,12 @@ mod wakes;
 
 pub use announcer::Announcer;
 pub use clock::{
-    ArtificialClockConfig, ArtificialMode, BusyGuard, Clock, ClockController, ClockHandle, ClockId,
-    ClockSleep, ClockTimeout, Elapsed, Participant,
+    ArtificialClockConfig, ArtificialMode, Attended, BusyGuard, Clock, ClockController,
+    ClockHandle, ClockId, ClockSleep, ClockTimeout, Elapsed, Participant,
 };
-pub use driver::{DriverConfig, DriverHandle, RunJob, StopSignal, panic_text, store_timeout};
+pub use driver::{
+    DriverConfig, DriverHandle, RunJob, StopSender, StopSignal, panic_text, store_timeout,
+};
 pub use memory::{MemoryStore, MemoryTransaction};
 pub use spawns::Spawns;
 pub use store::{Store, Wake};

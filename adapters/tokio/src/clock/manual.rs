@@ -11,6 +11,7 @@ use chrono::{DateTime, Utc};
 use tokio::task;
 
 use super::activity::{Activity, AfterPoll, BusyGuard, Cause, CauseKind};
+use super::attended;
 use super::id::ClockId;
 use super::net::Net;
 use super::patience::Patience;
@@ -61,6 +62,8 @@ struct State {
     now: DateTime<Utc>,
     moves: u64,
     sleeps: u64,
+    /// So many futures were ever attended.
+    attended: u64,
     sleepers: Sleepers<Awaiter>,
     /// Sleeps of unknown tasks that are over and were not polled since.
     woken: BTreeMap<SleeperId, BusyGuard>,
@@ -70,6 +73,8 @@ struct State {
 #[derive(Debug)]
 struct Awaiter {
     who: Who,
+    /// The future that awaits it, if it is one that is attended.
+    attended: Option<u64>,
     made_at: &'static Location<'static>,
 }
 
@@ -91,6 +96,7 @@ impl ManualClock {
                 now: clamp(start_at),
                 moves: 0,
                 sleeps: 0,
+                attended: 0,
                 sleepers: Sleepers::new(),
                 woken: BTreeMap::new(),
             }),
@@ -119,6 +125,24 @@ impl ManualClock {
 
     pub(super) fn next_wake(&self) -> Option<DateTime<Utc>> {
         self.state().sleepers.next_wake()
+    }
+
+    /// Names a future that is attended.
+    pub(super) fn number(&self) -> u64 {
+        let mut state = self.state();
+        state.attended += 1;
+        state.attended
+    }
+
+    /// When the next sleep is over that an attended future awaits.
+    pub(super) fn next_wake_of(&self, attended: u64) -> Option<DateTime<Utc>> {
+        let state = self.state();
+        let mut sleeps = state.sleepers.iter();
+        let of_it = sleeps.find(|(_, awaiter)| {
+            let awaiter = awaiter.and_then(|awaiter| awaiter.attended);
+            awaiter == Some(attended)
+        });
+        of_it.map(|(wake_at, _)| wake_at)
     }
 
     pub(super) fn net(&self) -> &Net {
@@ -261,7 +285,9 @@ impl ManualClock {
         };
         // The task that moves the clock is polled anyway. It may keep its sleep
         // for later, and to wait for that would be to wait for itself.
-        if note.who != Who::Participant && note.who != self.current() {
+        // What is attended is polled by whoever moves the clock, if not now then later.
+        let is_own = note.attended.is_some() || note.who == self.current();
+        if note.who != Who::Participant && !is_own {
             let busy = self.activity.begin(Cause {
                 kind: CauseKind::Sleep,
                 made_at: note.made_at,
@@ -360,8 +386,11 @@ impl ManualSleep {
         let Some(id) = self.id else {
             return Poll::Pending;
         };
-        let (who, made_at) = (self.clock.current(), self.made_at);
-        let note = Awaiter { who, made_at };
+        let note = Awaiter {
+            who: self.clock.current(),
+            attended: attended::polled_on(&self.clock),
+            made_at: self.made_at,
+        };
         let waker = context.waker().clone();
         let mut state = self.clock.state();
         match state.sleepers.park(id, Sleeper { waker, note }) {

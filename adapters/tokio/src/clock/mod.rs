@@ -1,6 +1,7 @@
 //! What time it is: real, artificial, or that of tokio.
 
 mod activity;
+mod attended;
 mod auto;
 mod config;
 mod controller;
@@ -30,6 +31,7 @@ use job_engine::Timestamp;
 use tokio::time::Instant;
 
 pub use activity::BusyGuard;
+pub use attended::Attended;
 pub use config::{ArtificialClockConfig, ArtificialMode};
 pub use controller::ClockController;
 pub use global::Clock;
@@ -267,6 +269,17 @@ impl ClockHandle {
     #[track_caller]
     pub fn participate<F: Future>(&self, future: F) -> Participant<F> {
         Participant::new(self.activity(), Location::caller(), future)
+    }
+
+    /// Tells of a future whether it sleeps on a manual clock: for whoever polls it and
+    /// moves the clock. So the clock does not wait for it to take its wake-ups. On other
+    /// clocks, it is never known to sleep.
+    pub fn attend<F: Future>(&self, future: F) -> Attended<F> {
+        let clock = match &self.kind {
+            Kind::Manual(clock) => Some(clock),
+            _ => None,
+        };
+        Attended::new(clock, future)
     }
 
     fn activity(&self) -> Option<&Arc<Activity>> {

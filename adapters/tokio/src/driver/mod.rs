@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 use tracing::Instrument;
 
 pub use runs::panic_text;
-pub use signal::StopSignal;
+pub use signal::{StopSender, StopSignal};
 
 use crate::announcer::Announcer;
 use crate::clock::{BusyGuard, ClockHandle};

@@ -9,14 +9,15 @@ pub struct StopSignal {
     reason: watch::Receiver<Option<StopReason>>,
 }
 
-/// The sending half, kept by the driver for as long as the runner runs.
+/// The sending half, kept by whoever drives the runner for as long as it runs.
 #[derive(Debug)]
-pub(super) struct StopSender {
+pub struct StopSender {
     reason: watch::Sender<Option<StopReason>>,
 }
 
 impl StopSignal {
-    pub(super) fn new() -> (StopSender, Self) {
+    /// A signal, and what sends it.
+    pub fn new() -> (StopSender, Self) {
         let (sender, receiver) = watch::channel(None);
         (StopSender { reason: sender }, Self { reason: receiver })
     }
@@ -46,9 +47,9 @@ impl StopSignal {
 }
 
 impl StopSender {
-    /// A lost lease outweighs a shutdown: the runner must know that another may
-    /// be at work.
-    pub(super) fn stop(&self, reason: StopReason) {
+    /// Tells the runner to end. A lost lease outweighs a shutdown: the runner must know
+    /// that another may be at work.
+    pub fn stop(&self, reason: StopReason) {
         self.reason.send_if_modified(|current| match *current {
             Some(StopReason::LeaseLost) => false,
             Some(StopReason::Shutdown) | None => {
@@ -57,10 +58,18 @@ impl StopSender {
             }
         });
     }
+
+    /// Whether somebody awaits [`StopSignal::stopped`], as far as there is but one
+    /// signal: each clone of it counts, too.
+    pub fn is_awaited(&self) -> bool {
+        self.reason.receiver_count() > 1
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
 
     #[tokio::test]
@@ -71,5 +80,16 @@ mod tests {
         sender.stop(StopReason::Shutdown);
         assert_eq!(signal.stopped().await, StopReason::LeaseLost);
         assert_eq!(signal.clone().reason(), Some(StopReason::LeaseLost));
+    }
+
+    #[tokio::test]
+    async fn it_is_known_whether_somebody_waits_for_the_signal() {
+        let (sender, signal) = StopSignal::new();
+        assert!(!sender.is_awaited());
+        let mut stopped = std::pin::pin!(signal.stopped());
+        assert_eq!(stopped.as_mut().now_or_never(), None);
+        assert!(sender.is_awaited());
+        sender.stop(StopReason::Shutdown);
+        assert_eq!(stopped.await, StopReason::Shutdown);
     }
 }

@@ -1,5 +1,6 @@
 //! The clocks: what they show, whom they wake and when.
 
+mod attended;
 mod auto;
 #[cfg(feature = "es-entity")]
 mod es_entity;

@@ -18,6 +18,9 @@ mod clock {
     #[path = "../../../src/clock/id.rs"]
     mod id;
     #[allow(dead_code, reason = "the models need some of it")]
+    #[path = "../../../src/clock/attended.rs"]
+    mod attended;
+    #[allow(dead_code, reason = "the models need some of it")]
     #[path = "../../../src/clock/manual.rs"]
     mod manual;
     #[path = "../../../src/clock/participant.rs"]
