@@ -37,6 +37,7 @@ macro_rules! on_every_backend {
     };
 }
 
+mod sleeping;
 mod unknown;
 
 on_every_backend![
@@ -396,6 +397,7 @@ async fn a_runner_that_waits_for_the_clock_is_told_of() {
         "type sleeping has not ended after 20ms",
         "The clock stands at 2001-01-01 00:00:00 UTC",
         "a sleep lasts until 2001-01-01 01:00:00 UTC, made at tests/testing.rs:",
+        "let the job run in `TestJobs::advance`",
     ] {
         assert!(text.contains(part), "{text}");
     }

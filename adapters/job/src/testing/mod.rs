@@ -3,8 +3,8 @@
 //! [`TestJobs`] is a service without a worker. [`TestJobs::drain`] runs all jobs that
 //! are due, and what they lead to, one after the other and in the test's own task, by
 //! the decisions of the same engine that runs in production. [`TestJobs::advance`]
-//! lets time pass, with all that becomes due meanwhile. What there is to assert is in
-//! [`Seen`].
+//! lets time pass, with all that becomes due meanwhile, and with the sleeps of runners.
+//! What there is to assert is in [`Seen`].
 //!
 //! ```
 //! use std::error::Error;
@@ -138,9 +138,10 @@
 //!
 //! # What it is not
 //!
-//! Jobs run one at a time, and nothing fails but the runners themselves. How workers
-//! that run side by side get on with crashes and lost messages is for a simulation: the
-//! crate `job-sim` runs the same runners in one.
+//! Jobs run one at a time, others at most while a runner sleeps on the clock, and nothing
+//! fails but the runners themselves. How workers that run side by side get on with
+//! crashes and lost messages is for a simulation: the crate `job-sim` runs the same
+//! runners in one.
 
 pub mod guide;
 mod hand;

@@ -1,7 +1,8 @@
 //! The service of a test.
 
 use std::fmt;
-use std::sync::Arc;
+use std::mem;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -12,7 +13,7 @@ use job_engine::{ClaimId, Command, Entropy, Payload, Reply, Timestamp};
 use job_tokio::{ClockController, ClockHandle, StopSignal, to_datetime, to_timestamp};
 
 use super::Seen;
-use super::hand::{Books, Hand, runner_name};
+use super::hand::{Books, Call, Hand, runner_name};
 use super::watch::Watch;
 use crate::backend::{AtomicWrite, Backend};
 use crate::error::JobError;
@@ -37,15 +38,28 @@ const STORE_FAILED: &str = "the store of the test failed";
 /// The clock stands still at 2001-01-01 00:00:00 UTC, a Monday, until
 /// [`TestJobs::advance`] moves it. See [the module](super) for an example.
 ///
-/// If the future of a call that runs jobs is dropped, the worker has died in the middle
-/// of a run: its job comes back, one attempt later, once its lease has run out.
+/// If the future of a call that runs jobs is dropped, the workers have died, in the middle
+/// of their runs: the jobs come back, one attempt later, once their leases have run out.
+///
+/// # Runners that sleep
+///
+/// A runner may sleep on the clock of the service. In [`TestJobs::advance`], time passes
+/// meanwhile: other jobs run when they are due, and the lease of the run is renewed as a
+/// worker of a service would renew it, so that a run may sleep for longer than its lease
+/// lasts. If a runner still sleeps at the end, its run is not over, and its job is
+/// running. It goes on when a later call, of whatever kind, finds that its sleep is over.
+///
+/// A runner sleeps if it awaits the clock, alone or beside something else, and nothing is
+/// busy. One that awaits real work under a limit of the clock is not to be cut off: let it
+/// hold a guard of [`ClockHandle::busy`] as long as that lasts.
 ///
 /// # Panics
 ///
 /// What runs jobs panics
 /// - if the store fails;
 /// - if a runner, or the store, takes longer than [`TestJobs::with_patience`] says; the
-///   message tells who sleeps until when on the clock;
+///   message tells who sleeps until when on the clock. In a call that does not move it,
+///   that is the fate of a runner which begins to sleep;
 /// - if one job has run 10,000 times: most likely it reschedules itself for ever.
 pub struct TestJobs<B: Backend = Memory> {
     jobs: Jobs<B>,
@@ -57,6 +71,9 @@ pub struct TestJobs<B: Backend = Memory> {
     /// So many workers have been made.
     workers: u64,
     books: Books,
+    /// The workers whose runners sleep. Behind a lock, because a runner need not be `Sync`,
+    /// and the service is.
+    resting: Mutex<Vec<Hand<B>>>,
     patience: Duration,
     /// That of the tables, if it was made for this.
     #[cfg(feature = "postgres")]
@@ -131,6 +148,7 @@ impl<B: Backend> TestJobs<B> {
             },
             workers: 0,
             books: Books::default(),
+            resting: Mutex::default(),
             patience: PATIENCE,
             #[cfg(feature = "postgres")]
             schema: None,
@@ -150,10 +168,11 @@ impl<B: Backend> TestJobs<B> {
         self.jobs.add_initializer(initializer)
     }
 
-    /// How long a run, or a call of the store, may take in real time. Default 10 s.
+    /// How long a run, or a call of the store, may take in real time. Default 10 s. Time
+    /// in which a runner sleeps and [`TestJobs::advance`] moves the clock does not count.
     ///
-    /// A runner that sleeps on the clock waits for somebody to move it, and a test that
-    /// waits for the runner would hang.
+    /// A runner that sleeps on the clock in another call waits for somebody to move it, and
+    /// a test that waits for the runner would hang.
     #[must_use]
     pub fn with_patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
@@ -170,7 +189,8 @@ impl<B: Backend> TestJobs<B> {
         self.controller.now()
     }
 
-    /// What moves the clock. It runs no jobs, as [`TestJobs::advance`] does.
+    /// What moves the clock. It runs no jobs, as [`TestJobs::advance`] does, and keeps no
+    /// leases: as if all workers hung meanwhile.
     pub fn clock(&self) -> &ClockController {
         &self.controller
     }
@@ -179,40 +199,64 @@ impl<B: Backend> TestJobs<B> {
     /// jobs whose leases have run out come back. Returns how many runs ended.
     ///
     /// One job at a time: of a type the one that is due longest, and types take turns,
-    /// the first by name first.
+    /// the first by name first. No time passes: a runner that begins to sleep is waited
+    /// for in vain. Those that have slept since an earlier [`TestJobs::advance`] are not.
     pub async fn drain(&mut self) -> usize {
         self.books.runs.clear();
-        self.work(usize::MAX).await
+        let mut resting = mem::take(self.resting());
+        let mut runs = self.go_on(&mut resting, false).await;
+        let types = self.types();
+        let mut hand = self.hand(types);
+        runs += self.work(&mut hand, false).await;
+        *self.resting() = resting;
+        runs
     }
 
     /// Runs one job that is due: of the first type by name that has one, the one that is
     /// due longest. Returns whether there was one.
     pub async fn run_one(&mut self) -> bool {
         self.books.runs.clear();
-        self.work(1).await == 1
+        let mut resting = mem::take(self.resting());
+        self.go_on(&mut resting, false).await;
+        let types = self.types_due().await;
+        let mut hand = self.hand(types).runs_max(1);
+        let ran = self.work(&mut hand, false).await == 1;
+        *self.resting() = resting;
+        ran
     }
 
     /// Lets time pass, and runs each job when it is due: first what is due now, last
     /// what is due in the end. Tasks that sleep on the clock wake at their times, and
     /// what they spawn runs then. Returns how many runs ended.
+    ///
+    /// Jobs run one at a time, except that others run while a runner sleeps. One that
+    /// still sleeps in the end goes on in a later call; its run does not count here.
     pub async fn advance(&mut self, duration: Duration) -> usize {
         self.books.runs.clear();
         let end = self.timestamp().saturating_add(duration);
-        let mut runs = 0;
+        // If this call is dropped, so are they.
+        let mut resting = mem::take(self.resting());
+        let mut runs = self.go_on(&mut resting, true).await;
         loop {
-            runs += self.work(usize::MAX).await;
-            let now = self.timestamp();
-            if now >= end {
-                return runs;
+            runs += self.work_while_others_sleep(&mut resting).await;
+            let mut ended = 0;
+            while ended == 0 {
+                if self.timestamp() >= end {
+                    *self.resting() = resting;
+                    return runs;
+                }
+                let next = self.next_event().await.min(end);
+                let timers = resting.iter().filter_map(Hand::next_timer);
+                let timer = timers.min().filter(|timer| *timer < next);
+                let at = to_datetime(timer.unwrap_or(next));
+                self.controller.set_time(at).await;
+                ended = self.go_on(&mut resting, true).await;
+                runs += ended;
+                if timer.is_none() {
+                    break;
+                }
+                // A lease was renewed: nothing has become due by that.
             }
-            // Whoever is about to sleep on the clock does so.
-            self.controller.advance(Duration::ZERO).await;
-            let books = &self.books;
-            let leases = books.leased.values().filter(|at| **at > now);
-            let due = books.next_due.values().chain(leases).copied();
-            let wake = self.controller.next_wake().map(to_timestamp);
-            let next = due.chain(wake).min().unwrap_or(end);
-            self.controller.set_time(to_datetime(next.min(end))).await;
         }
     }
 
@@ -223,18 +267,12 @@ impl<B: Backend> TestJobs<B> {
     ///
     /// [`JobPollerConfig::job_lost_interval`]: crate::JobPollerConfig::job_lost_interval
     pub async fn lose_one(&mut self) -> Option<JobId> {
-        let config = self.worker_config();
-        let policies: Vec<_> = config.types.iter().map(TypeConfig::policy).collect();
-        if !policies.is_empty() {
-            // What was lost before may be lost again.
-            let jobs_max = BATCH_LEN_MAX as u32;
-            let reclaim = Command::Reclaim(Reclaim { policies, jobs_max });
-            self.execute(&reclaim).await;
-        }
+        let types = self.types_due().await;
+        let lease = self.worker_config(Vec::new()).lease;
         let now = self.timestamp();
-        for of_type in config.types {
-            if let Some(job) = self.claim_one(of_type.job_type, config.lease).await {
-                let lease_ends = now.saturating_add(config.lease);
+        for of_type in types {
+            if let Some(job) = self.claim_one(of_type.job_type, lease).await {
+                let lease_ends = now.saturating_add(lease);
                 self.books.leased.insert(job.run, lease_ends);
                 return Some(job.run.job.into());
             }
@@ -334,16 +372,75 @@ impl<B: Backend> TestJobs<B> {
         Seen::new(jobs)
     }
 
-    /// Lets a worker work of which nothing is left afterwards.
-    async fn work(&mut self, runs_max: usize) -> usize {
-        let (config, entropy) = (self.worker_config(), self.entropy());
+    /// Lets workers work until nothing is due: one, and another whenever the runner of
+    /// the one before sleeps.
+    async fn work_while_others_sleep(&mut self, resting: &mut Vec<Hand<B>>) -> usize {
+        let mut runs = 0;
+        loop {
+            let types = self.types();
+            let mut hand = self.hand(types).may_rest();
+            runs += self.work(&mut hand, true).await;
+            if hand.has_stopped() {
+                return runs;
+            }
+            resting.push(hand);
+        }
+    }
+
+    /// Lets the workers go on that rested, in the order in which they began to.
+    async fn go_on(&mut self, resting: &mut Vec<Hand<B>>, moves: bool) -> usize {
+        let mut runs = 0;
+        for hand in &mut *resting {
+            runs += self.work(hand, moves).await;
+        }
+        resting.retain(|hand| !hand.has_stopped());
+        runs
+    }
+
+    async fn work(&mut self, hand: &mut Hand<B>, moves: bool) -> usize {
         let runners = self.runners.as_ref();
-        let runners = runners.expect("they are there with the config");
         let watch = Watch::new(self.patience, &self.controller);
-        let core = self.jobs.core();
-        let hand = Hand::new(core, runners, watch, &mut self.books, config, entropy);
-        let runs = hand.work(runs_max).await;
+        let mut call = Call {
+            runners: runners.expect("they are there with the types"),
+            watch: if moves { watch.moving() } else { watch },
+            books: &mut self.books,
+        };
+        let runs = hand.work(&mut call).await;
         runs.unwrap_or_else(|error| panic!("{STORE_FAILED}: {error}"))
+    }
+
+    fn resting(&mut self) -> &mut Vec<Hand<B>> {
+        let resting = self.resting.get_mut();
+        resting.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn hand(&mut self, types: Vec<TypeConfig>) -> Hand<B> {
+        let (config, entropy) = (self.worker_config(types), self.entropy());
+        Hand::new(self.jobs.core(), config, entropy)
+    }
+
+    /// When something happens next that is not the business of a worker that rests.
+    async fn next_event(&self) -> Timestamp {
+        // Whoever is about to sleep on the clock does so.
+        self.controller.advance(Duration::ZERO).await;
+        let (now, books) = (self.timestamp(), &self.books);
+        let leases = books.leased.values().filter(|at| **at > now);
+        let due = books.next_due.values().chain(leases).copied();
+        let wake = self.controller.next_wake().map(to_timestamp);
+        due.chain(wake).min().unwrap_or(Timestamp::MAX)
+    }
+
+    /// All types, after what was lost has come back.
+    async fn types_due(&mut self) -> Vec<TypeConfig> {
+        let types = self.types();
+        let policies: Vec<_> = types.iter().map(TypeConfig::policy).collect();
+        if !policies.is_empty() {
+            // What was lost is due again.
+            let jobs_max = BATCH_LEN_MAX as u32;
+            let reclaim = Command::Reclaim(Reclaim { policies, jobs_max });
+            self.execute(&reclaim).await;
+        }
+        types
     }
 
     async fn execute(&self, command: &Command) -> Reply {
@@ -378,15 +475,20 @@ impl<B: Backend> TestJobs<B> {
         }
     }
 
-    /// That of a worker of the service. From now on, nothing more can be registered.
-    fn worker_config(&mut self) -> WorkerConfig {
+    /// All types. From now on, no more can be registered.
+    fn types(&mut self) -> Vec<TypeConfig> {
         if self.runners.is_none() {
             let registry = self.jobs.take_registry();
             let registry = registry.unwrap_or_else(|error| panic!("{error}"));
             self.types = registry.type_configs();
             self.runners = Some(Runners::new(Arc::clone(self.jobs.core()), registry));
         }
-        self.jobs.worker_config(self.types.clone())
+        self.types.clone()
+    }
+
+    /// That of a worker of the service.
+    fn worker_config(&self, types: Vec<TypeConfig>) -> WorkerConfig {
+        self.jobs.worker_config(types)
     }
 
     /// That of one more worker.
