@@ -19,8 +19,8 @@ use crate::backend::{AtomicWrite, Backend};
 use crate::error::JobError;
 use crate::registry::{Runners, perform};
 use crate::{
-    Job, JobCompletion, JobId, JobInitializer, JobSpawner, JobSvcConfig, JobSvcConfigBuilder,
-    JobType, Jobs, Memory,
+    Job, JobCompletion, JobId, JobInitializer, JobSpawner, JobState, JobSvcConfig,
+    JobSvcConfigBuilder, JobType, Jobs, Memory,
 };
 
 /// When the clock of a test starts: a Monday, 2001-01-01 00:00:00 UTC.
@@ -212,13 +212,16 @@ impl<B: Backend> TestJobs<B> {
         runs
     }
 
-    /// Runs one job that is due: of the first type by name that has one, the one that is
-    /// due longest. Returns whether there was one.
+    /// Runs one job that is due: the one that is due longest, of types whose jobs are due
+    /// since the same time the first by name. Returns whether there was one.
+    ///
+    /// It looks at the jobs that the spawners of the test have spawned. If none of them is
+    /// due, it takes one that came about otherwise, of the first type by name.
     pub async fn run_one(&mut self) -> bool {
         self.books.runs.clear();
         let mut resting = mem::take(self.resting());
         self.go_on(&mut resting, false).await;
-        let types = self.types_due().await;
+        let types = self.types_due_longest().await;
         let mut hand = self.hand(types).runs_max(1);
         let ran = self.work(&mut hand, false).await == 1;
         *self.resting() = resting;
@@ -267,7 +270,7 @@ impl<B: Backend> TestJobs<B> {
     ///
     /// [`JobPollerConfig::job_lost_interval`]: crate::JobPollerConfig::job_lost_interval
     pub async fn lose_one(&mut self) -> Option<JobId> {
-        let types = self.types_due().await;
+        let types = self.types_due_longest().await;
         let lease = self.worker_config(Vec::new()).lease;
         let now = self.timestamp();
         for of_type in types {
@@ -430,15 +433,27 @@ impl<B: Backend> TestJobs<B> {
         due.chain(wake).min().unwrap_or(Timestamp::MAX)
     }
 
-    /// All types, after what was lost has come back.
-    async fn types_due(&mut self) -> Vec<TypeConfig> {
-        let types = self.types();
+    /// The type whose job is due longest, as far as the test has spawned it; otherwise
+    /// all types.
+    async fn types_due_longest(&mut self) -> Vec<TypeConfig> {
+        let mut types = self.types();
         let policies: Vec<_> = types.iter().map(TypeConfig::policy).collect();
         if !policies.is_empty() {
             // What was lost is due again.
             let jobs_max = BATCH_LEN_MAX as u32;
             let reclaim = Command::Reclaim(Reclaim { policies, jobs_max });
             self.execute(&reclaim).await;
+        }
+        let (now, seen) = (self.timestamp(), self.seen().await);
+        let due = seen.jobs().iter().filter_map(|job| {
+            let due_at = job.due_at().map(to_timestamp)?;
+            let job_type = job.job_type.as_engine();
+            let runs_here = types.iter().any(|of_type| of_type.job_type == *job_type);
+            let is_due = job.state() == JobState::Pending && due_at <= now;
+            (is_due && runs_here).then_some((due_at, job_type))
+        });
+        if let Some((_, longest)) = due.min() {
+            types.retain(|of_type| of_type.job_type == *longest);
         }
         types
     }
