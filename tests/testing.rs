@@ -38,6 +38,7 @@ macro_rules! on_every_backend {
 }
 
 mod choosing;
+mod performing;
 mod sleeping;
 mod unknown;
 

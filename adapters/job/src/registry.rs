@@ -151,7 +151,7 @@ impl<B: Backend> Inner<B> {
             }
         };
         match result {
-            Ok(completion) => self.conclude(run, completion).await,
+            Ok(completion) => conclude(&self.core, run, completion).await,
             Err(JobError::InitializerFailed { .. }) if planted(Bug::UndecodableLoops) => {
                 Ended::Rescheduled(Due::In(retry.min_backoff))
             }
@@ -166,78 +166,82 @@ impl<B: Backend> Inner<B> {
             }
         }
     }
+}
 
-    async fn conclude(&self, run: Run, completion: JobCompletion<B>) -> Ended {
-        use JobCompletion as C;
-        Span::current().record("conclusion", completion.name());
-        // Boxed, so that runs which end without a transaction need no room for one.
-        match completion {
-            C::Complete => Ended::Completed,
-            C::RescheduleNow => Ended::Rescheduled(Due::Now),
-            C::RescheduleIn(delay) => Ended::Rescheduled(Due::In(delay)),
-            C::RescheduleAt(at) => Ended::Rescheduled(due_at(at)),
-            C::CompleteWithTx(tx) => Box::pin(self.settle(run, None, tx)).await,
-            C::RescheduleNowWithTx(tx) => Box::pin(self.settle(run, Some(Due::Now), tx)).await,
-            C::RescheduleInWithTx(tx, delay) => {
-                Box::pin(self.settle(run, Some(Due::In(delay)), tx)).await
-            }
-            C::RescheduleAtWithTx(tx, at) => Box::pin(self.settle(run, Some(due_at(at)), tx)).await,
-            #[cfg(feature = "es-entity")]
-            C::CompleteWithOp(op) => Box::pin(self.settle(run, None, op)).await,
-            #[cfg(feature = "es-entity")]
-            C::RescheduleNowWithOp(op) => Box::pin(self.settle(run, Some(Due::Now), op)).await,
-            #[cfg(feature = "es-entity")]
-            C::RescheduleInWithOp(op, delay) => {
-                Box::pin(self.settle(run, Some(Due::In(delay)), op)).await
-            }
-            #[cfg(feature = "es-entity")]
-            C::RescheduleAtWithOp(op, at) => Box::pin(self.settle(run, Some(due_at(at)), op)).await,
+/// What becomes of a run that has come to this end: what it completes with in a
+/// transaction is recorded and committed with it.
+pub(crate) async fn conclude<B: Backend>(
+    core: &Core<B>,
+    run: Run,
+    completion: JobCompletion<B>,
+) -> Ended {
+    use JobCompletion as C;
+    Span::current().record("conclusion", completion.name());
+    // Boxed, so that runs which end without a transaction need no room for one.
+    match completion {
+        C::Complete => Ended::Completed,
+        C::RescheduleNow => Ended::Rescheduled(Due::Now),
+        C::RescheduleIn(delay) => Ended::Rescheduled(Due::In(delay)),
+        C::RescheduleAt(at) => Ended::Rescheduled(due_at(at)),
+        C::CompleteWithTx(tx) => Box::pin(settle(core, run, None, tx)).await,
+        C::RescheduleNowWithTx(tx) => Box::pin(settle(core, run, Some(Due::Now), tx)).await,
+        C::RescheduleInWithTx(tx, delay) => {
+            Box::pin(settle(core, run, Some(Due::In(delay)), tx)).await
         }
+        C::RescheduleAtWithTx(tx, at) => Box::pin(settle(core, run, Some(due_at(at)), tx)).await,
+        #[cfg(feature = "es-entity")]
+        C::CompleteWithOp(op) => Box::pin(settle(core, run, None, op)).await,
+        #[cfg(feature = "es-entity")]
+        C::RescheduleNowWithOp(op) => Box::pin(settle(core, run, Some(Due::Now), op)).await,
+        #[cfg(feature = "es-entity")]
+        C::RescheduleInWithOp(op, delay) => {
+            Box::pin(settle(core, run, Some(Due::In(delay)), op)).await
+        }
+        #[cfg(feature = "es-entity")]
+        C::RescheduleAtWithOp(op, at) => Box::pin(settle(core, run, Some(due_at(at)), op)).await,
     }
+}
 
-    /// Records the end of the run in the caller's transaction and commits it,
-    /// unless the lease is lost: then what the caller wrote must not stand.
-    async fn settle(
-        &self,
-        run: Run,
-        due: Option<Due>,
-        mut transaction: impl CallerTransaction<B>,
-    ) -> Ended {
-        let (end, outcome) = match due {
-            None => (RunEnd::Completed, Outcome::Completed),
-            Some(due) => (RunEnd::Rescheduled, Outcome::Rescheduled { due }),
-        };
-        let command = Command::Finish(vec![Finish { run, outcome }]);
-        match self.core.execute_in(&mut transaction, &command).await {
-            Ok(Reply::Finished(written))
-                if written == [Written::Applied] || planted(Bug::CommitWithStaleLease) =>
-            {
-                // If the commit may have landed all the same, the engine finds
-                // out: it records a failure of this very run, which the store
-                // refuses if the run is over.
-                fault_point(self.core.worker(), "before_commit").await;
-                match timeout(COMMIT_TIMEOUT, transaction.commit()).await {
-                    Ok(Ok(())) => {
-                        fault_point(self.core.worker(), "after_commit").await;
-                        Ended::Settled(end)
-                    }
-                    Ok(Err(_)) | Err(_) if planted(Bug::UnknownCommitIsSettled) => {
-                        Ended::Settled(end)
-                    }
-                    Ok(Err(error)) => failed(&chain(&error)),
-                    Err(_) => failed("the commit of the runner's transaction took too long"),
+/// Records the end of the run in the caller's transaction and commits it,
+/// unless the lease is lost: then what the caller wrote must not stand.
+async fn settle<B: Backend>(
+    core: &Core<B>,
+    run: Run,
+    due: Option<Due>,
+    mut transaction: impl CallerTransaction<B>,
+) -> Ended {
+    let (end, outcome) = match due {
+        None => (RunEnd::Completed, Outcome::Completed),
+        Some(due) => (RunEnd::Rescheduled, Outcome::Rescheduled { due }),
+    };
+    let command = Command::Finish(vec![Finish { run, outcome }]);
+    match core.execute_in(&mut transaction, &command).await {
+        Ok(Reply::Finished(written))
+            if written == [Written::Applied] || planted(Bug::CommitWithStaleLease) =>
+        {
+            // If the commit may have landed all the same, the engine finds
+            // out: it records a failure of this very run, which the store
+            // refuses if the run is over.
+            fault_point(core.worker(), "before_commit").await;
+            match timeout(COMMIT_TIMEOUT, transaction.commit()).await {
+                Ok(Ok(())) => {
+                    fault_point(core.worker(), "after_commit").await;
+                    Ended::Settled(end)
                 }
+                Ok(Err(_)) | Err(_) if planted(Bug::UnknownCommitIsSettled) => Ended::Settled(end),
+                Ok(Err(error)) => failed(&chain(&error)),
+                Err(_) => failed("the commit of the runner's transaction took too long"),
             }
-            Ok(_) => {
-                transaction.rollback().await;
-                Ended::LeaseLost
-            }
-            Err(error) => {
-                transaction.rollback().await;
-                failed(&format!(
-                    "the end of the run could not be recorded in the runner's transaction: {error}"
-                ))
-            }
+        }
+        Ok(_) => {
+            transaction.rollback().await;
+            Ended::LeaseLost
+        }
+        Err(error) => {
+            transaction.rollback().await;
+            failed(&format!(
+                "the end of the run could not be recorded in the runner's transaction: {error}"
+            ))
         }
     }
 }

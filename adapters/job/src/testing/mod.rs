@@ -145,11 +145,13 @@
 
 pub mod guide;
 mod hand;
+mod perform;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod seen;
 mod service;
 mod watch;
 
+pub use perform::Performance;
 pub use seen::Seen;
-pub use service::{Performance, TestJobs};
+pub use service::TestJobs;

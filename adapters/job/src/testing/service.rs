@@ -7,20 +7,20 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use job_engine::limits::BATCH_LEN_MAX;
-use job_engine::store::{Checkpoint, Claim, ClaimedJob, Finish, Outcome, Quota, Reclaim};
+use job_engine::store::{Claim, ClaimedJob, Quota, Reclaim};
 use job_engine::worker::{TypeConfig, WorkerConfig};
-use job_engine::{ClaimId, Command, Entropy, Payload, Reply, Timestamp};
-use job_tokio::{ClockController, ClockHandle, StopSignal, to_datetime, to_timestamp};
+use job_engine::{ClaimId, Command, Entropy, Reply, Timestamp};
+use job_tokio::{ClockController, ClockHandle, to_datetime, to_timestamp};
 
 use super::Seen;
-use super::hand::{Books, Call, Hand, runner_name};
+use super::hand::{Books, Call, Hand};
 use super::watch::Watch;
 use crate::backend::{AtomicWrite, Backend};
 use crate::error::JobError;
-use crate::registry::{Runners, perform};
+use crate::registry::Runners;
 use crate::{
-    Job, JobCompletion, JobId, JobInitializer, JobSpawner, JobState, JobSvcConfig,
-    JobSvcConfigBuilder, JobType, Jobs, Memory,
+    Job, JobId, JobInitializer, JobSpawner, JobState, JobSvcConfig, JobSvcConfigBuilder, Jobs,
+    Memory,
 };
 
 /// When the clock of a test starts: a Monday, 2001-01-01 00:00:00 UTC.
@@ -29,8 +29,6 @@ const START: DateTime<Utc> = DateTime::from_timestamp(978_307_200, 0).expect("it
 /// How long a run may take, in real time, by default. Longer than one needs that does
 /// not wait for anybody, shorter than anyone watches a test hang.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long a runner that is performed alone holds its job: it is never renewed.
-const LEASE: Duration = Duration::from_secs(24 * 3_600);
 const STORE_FAILED: &str = "the store of the test failed";
 
 /// A service of which the jobs run when a test says so, and on a clock that it moves.
@@ -78,38 +76,6 @@ pub struct TestJobs<B: Backend = Memory> {
     /// That of the tables, if it was made for this.
     #[cfg(feature = "postgres")]
     pub(super) schema: Option<String>,
-}
-
-/// How a runner is performed alone; see [`TestJobs::perform_as`]. The default is the
-/// first attempt, without an execution state.
-#[derive(Clone, Debug)]
-#[must_use]
-pub struct Performance {
-    attempt: u32,
-    state: Option<serde_json::Value>,
-}
-
-impl Default for Performance {
-    fn default() -> Self {
-        Self {
-            attempt: 1,
-            state: None,
-        }
-    }
-}
-
-impl Performance {
-    /// At this attempt, from 1.
-    pub fn attempt(mut self, attempt: u32) -> Self {
-        self.attempt = attempt;
-        self
-    }
-
-    /// With an execution state that an earlier run kept.
-    pub fn state(mut self, state: serde_json::Value) -> Self {
-        self.state = Some(state);
-        self
-    }
 }
 
 impl TestJobs<Memory> {
@@ -283,71 +249,6 @@ impl<B: Backend> TestJobs<B> {
         None
     }
 
-    /// Runs a runner alone: one that this initializer makes for a job with this config.
-    /// What it completes with is not carried out, but returned. End a transaction among
-    /// it before anything else: one in memory keeps everybody else out.
-    ///
-    /// # Errors
-    ///
-    /// [`JobError::InitializerFailed`] and [`JobError::RunnerFailed`] with what went
-    /// wrong.
-    pub async fn perform<I: JobInitializer<B>>(
-        &mut self,
-        initializer: &I,
-        config: I::Config,
-    ) -> Result<JobCompletion<B>, JobError> {
-        self.perform_as(Performance::default(), initializer, config)
-            .await
-    }
-
-    /// As [`TestJobs::perform`], at a later attempt or with an execution state.
-    ///
-    /// # Errors
-    ///
-    /// As [`TestJobs::perform`].
-    pub async fn perform_as<I: JobInitializer<B>>(
-        &mut self,
-        performance: Performance,
-        initializer: &I,
-        config: I::Config,
-    ) -> Result<JobCompletion<B>, JobError> {
-        let core = Arc::clone(self.jobs.core());
-        let job_type = initializer.job_type();
-        let id = JobId::new();
-        // No initializer has this type, so nobody else ever runs the job.
-        let alone = JobType::from(format!("performed alone {id}"));
-        let spawner = JobSpawner::new(Arc::clone(&core), alone);
-        spawner.spawn(id, config).await?;
-        core.record().forget(id.into());
-        let claimed = self
-            .claim_one(spawner.job_type().as_engine().clone(), LEASE)
-            .await;
-        let mut claimed = claimed.expect("it is due");
-        let run = claimed.run;
-        claimed.job_type = job_type.as_engine().clone();
-        claimed.attempt = performance.attempt;
-        if let Some(state) = performance.state {
-            let state = Payload::from_json(state.to_string());
-            claimed.state = Some(state.clone());
-            let checkpoint = Command::Checkpoint(Checkpoint { run, state });
-            self.execute(&checkpoint).await;
-        }
-        let name = runner_name(&claimed);
-        let performed = perform(initializer, &core, claimed, StopSignal::never());
-        let performed = self.watch().await_end(&name, performed).await;
-        use JobCompletion as C;
-        if matches!(
-            performed,
-            Err(_) | Ok(C::Complete | C::RescheduleNow | C::RescheduleIn(_) | C::RescheduleAt(_))
-        ) {
-            // Nothing is to be left of it but its history.
-            let outcome = Outcome::Completed;
-            self.execute(&Command::Finish(vec![Finish { run, outcome }]))
-                .await;
-        }
-        performed
-    }
-
     /// The jobs as they are now, one after the other.
     pub async fn seen(&self) -> Seen {
         let mut jobs = Vec::new();
@@ -458,17 +359,17 @@ impl<B: Backend> TestJobs<B> {
         types
     }
 
-    async fn execute(&self, command: &Command) -> Reply {
+    pub(super) async fn execute(&self, command: &Command) -> Reply {
         let reply = self.jobs.core().execute(command);
         let reply = self.watch().await_end("a call of the store", reply).await;
         reply.unwrap_or_else(|error| panic!("{STORE_FAILED}: {error}"))
     }
 
-    fn watch(&self) -> Watch<'_> {
+    pub(super) fn watch(&self) -> Watch<'_> {
         Watch::new(self.patience, &self.controller)
     }
 
-    async fn claim_one(
+    pub(super) async fn claim_one(
         &mut self,
         job_type: job_engine::JobType,
         lease: Duration,

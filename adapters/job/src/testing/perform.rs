@@ -1,0 +1,270 @@
+//! Runners that are performed alone.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use job_engine::store::{Checkpoint, Finish, Outcome, Reclaim, TypePolicy};
+use job_engine::worker::{Ended, StopReason};
+use job_engine::{Command, Payload, Run};
+use job_tokio::clock::Attended;
+use job_tokio::{StopSender, StopSignal, to_datetime, to_timestamp};
+
+use super::TestJobs;
+use super::hand::runner_name;
+use crate::backend::Backend;
+use crate::error::JobError;
+use crate::registry::{conclude, perform};
+use crate::{JobCompletion, JobId, JobInitializer, JobSpawner, JobType};
+
+/// How long a runner that is performed alone holds its job: it is never renewed.
+const LEASE: Duration = Duration::from_secs(24 * 3_600);
+const IS_DUE: &str = "nobody else takes jobs of this type";
+
+/// How a runner is performed alone; see [`TestJobs::perform_as`]. The default is the
+/// first attempt, without an execution state, and the runner may take its time.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Performance {
+    attempt: u32,
+    state: Option<serde_json::Value>,
+    /// Why the runner is told to end, and after how long.
+    stop: Option<(StopReason, Duration)>,
+}
+
+impl Default for Performance {
+    fn default() -> Self {
+        Self {
+            attempt: 1,
+            state: None,
+            stop: None,
+        }
+    }
+}
+
+impl Performance {
+    /// At this attempt, from 1.
+    pub fn attempt(mut self, attempt: u32) -> Self {
+        self.attempt = attempt;
+        self
+    }
+
+    /// With an execution state that an earlier run kept.
+    pub fn state(mut self, state: serde_json::Value) -> Self {
+        self.state = Some(state);
+        self
+    }
+
+    /// The service shuts down, and has begun to before the runner starts:
+    /// [`CurrentJob::is_shutdown_requested`] from the start.
+    ///
+    /// [`CurrentJob::is_shutdown_requested`]: crate::CurrentJob::is_shutdown_requested
+    pub fn shutdown(self) -> Self {
+        self.shutdown_after(Duration::ZERO)
+    }
+
+    /// The service begins to shut down after so long, by the clock. So much time passes
+    /// while the runner sleeps on the clock or awaits [`CurrentJob::shutdown_requested`];
+    /// from then on, another `shutdown_timeout` while it sleeps. It replaces any other end.
+    ///
+    /// [`CurrentJob::shutdown_requested`]: crate::CurrentJob::shutdown_requested
+    pub fn shutdown_after(mut self, duration: Duration) -> Self {
+        self.stop = Some((StopReason::Shutdown, duration));
+        self
+    }
+
+    /// The lease of the run is lost before the runner starts, and it is told so:
+    /// [`CurrentJob::is_lease_lost`]. In the store another worker has the job, so that
+    /// the run can write nothing.
+    ///
+    /// [`CurrentJob::is_lease_lost`]: crate::CurrentJob::is_lease_lost
+    pub fn lease_lost(self) -> Self {
+        self.lease_lost_after(Duration::ZERO)
+    }
+
+    /// The lease of the run is lost after so long, by the clock. Time passes as with
+    /// [`Performance::shutdown_after`], which this replaces.
+    pub fn lease_lost_after(mut self, duration: Duration) -> Self {
+        self.stop = Some((StopReason::LeaseLost, duration));
+        self
+    }
+}
+
+impl<B: Backend> TestJobs<B> {
+    /// Runs a runner alone: one that this initializer makes for a job with this config.
+    /// What it completes with is not carried out, but returned. End a transaction among
+    /// it before anything else: one in memory keeps everybody else out.
+    ///
+    /// The job is no part of what is [seen](TestJobs::seen) and never runs again; jobs that
+    /// the runner spawns are like any others. In the store it stays under a type of its
+    /// own, completed. If the runner completes
+    /// with a transaction, it stays running instead, whatever becomes of the transaction.
+    ///
+    /// No time passes, unless a [`Performance`] says so.
+    ///
+    /// # Errors
+    ///
+    /// [`JobError::InitializerFailed`] and [`JobError::RunnerFailed`] with what went
+    /// wrong.
+    pub async fn perform<I: JobInitializer<B>>(
+        &mut self,
+        initializer: &I,
+        config: I::Config,
+    ) -> Result<JobCompletion<B>, JobError> {
+        self.perform_as(Performance::default(), initializer, config)
+            .await
+    }
+
+    /// As [`TestJobs::perform`], at a later attempt, with an execution state, or with an
+    /// early end: a shutdown, or a lost lease.
+    ///
+    /// # Errors
+    ///
+    /// As [`TestJobs::perform`]. [`JobError::LeaseLost`] if the runner completes with a
+    /// transaction after its lease was lost: it is rolled back, as it would be by a
+    /// service.
+    ///
+    /// # Panics
+    ///
+    /// As all that runs jobs, and if the runner sleeps for longer than `shutdown_timeout`
+    /// after it was told to end. A service would have aborted it.
+    pub async fn perform_as<I: JobInitializer<B>>(
+        &mut self,
+        performance: Performance,
+        initializer: &I,
+        config: I::Config,
+    ) -> Result<JobCompletion<B>, JobError> {
+        let core = Arc::clone(self.jobs().core());
+        let (job_type, id) = (initializer.job_type(), JobId::new());
+        // No initializer has this type, so nobody else ever runs the job.
+        let alone = JobType::from(format!("performed alone {id}"));
+        let spawner = JobSpawner::new(Arc::clone(&core), alone);
+        spawner.spawn(id, config).await?;
+        core.record().forget(id.into());
+        let alone = spawner.job_type().as_engine();
+        let lease = match performance.stop {
+            Some((StopReason::LeaseLost, after)) => after,
+            Some((StopReason::Shutdown, _)) | None => LEASE,
+        };
+        let mut claimed = self.claim_one(alone.clone(), lease).await.expect(IS_DUE);
+        let run = claimed.run;
+        claimed.job_type = job_type.as_engine().clone();
+        claimed.attempt = performance.attempt;
+        if let Some(state) = performance.state {
+            let state = Payload::from_json(state.to_string());
+            claimed.state = Some(state.clone());
+            let checkpoint = Command::Checkpoint(Checkpoint { run, state });
+            self.execute(&checkpoint).await;
+        }
+        let name = runner_name(&claimed);
+        let (stop, signal) = StopSignal::new();
+        let work = perform(initializer, &core, claimed, signal);
+        let mut work = core.clock().attend(work);
+        let mut current = run;
+        let performed = match performance.stop {
+            None => self.watch().await_end(&name, work).await,
+            Some((reason, after)) => match self.end_within(after, &name, &mut work, &stop).await {
+                Some(performed) => performed,
+                None => {
+                    if reason == StopReason::LeaseLost {
+                        current = self.give_to_another_worker(alone).await;
+                    }
+                    stop.stop(reason);
+                    self.end_after_stop(&name, &mut work, &stop).await
+                }
+            },
+        };
+        let performed = match performed {
+            Ok(completion) if is_in_transaction(&completion) => {
+                if current == run {
+                    return Ok(completion);
+                }
+                let ended = conclude(&core, run, completion);
+                let ended = self.watch().await_end("a rollback", ended).await;
+                assert_eq!(ended, Ended::LeaseLost, "another worker has the job");
+                Err(JobError::LeaseLost(id))
+            }
+            performed => performed,
+        };
+        // Nothing is to be left of it but its history.
+        let (run, outcome) = (current, Outcome::Completed);
+        let finish = Command::Finish(vec![Finish { run, outcome }]);
+        self.execute(&finish).await;
+        performed
+    }
+
+    /// What a runner comes to before so much time has passed, while it sleeps or awaits
+    /// its end; `None` if that is not enough. No time is not enough to begin.
+    async fn end_within<F: Future>(
+        &self,
+        duration: Duration,
+        name: &str,
+        work: &mut Attended<F>,
+        stop: &StopSender,
+    ) -> Option<F::Output> {
+        if duration.is_zero() {
+            return None;
+        }
+        let waits = |work: &Attended<F>| work.next_wake().is_some() || stop.is_awaited();
+        let end = later(self.now(), duration);
+        loop {
+            let watch = self.watch().moving();
+            let ended = watch.end_unless(work, waits);
+            if let Some(output) = watch.await_end(name, ended).await {
+                return Some(output);
+            }
+            if self.now() >= end {
+                return None;
+            }
+            let next_wake = self.clock().next_wake();
+            let next = next_wake.map_or(end, |at| at.min(end));
+            self.clock().set_time(next).await;
+        }
+    }
+
+    /// What a runner comes to that was told to end.
+    async fn end_after_stop<F: Future>(
+        &self,
+        name: &str,
+        work: &mut Attended<F>,
+        stop: &StopSender,
+    ) -> F::Output {
+        let timeout = self.jobs().worker_config(Vec::new()).shutdown_timeout;
+        // Without any time it may still end at once.
+        let duration = timeout.max(Duration::from_micros(1));
+        let ended = self.end_within(duration, name, work, stop).await;
+        ended.unwrap_or_else(|| {
+            panic!(
+                "{name} still sleeps {timeout:?} after it was told to end, of the time of the \
+                 clock: a service aborts it then"
+            )
+        })
+    }
+
+    /// Another worker takes the job, whose lease has run out. Returns its run.
+    async fn give_to_another_worker(&mut self, job_type: &job_engine::JobType) -> Run {
+        let policy = TypePolicy {
+            job_type: job_type.clone(),
+            attempts_max: None,
+            crashes_max: None,
+            healthy_after: Duration::MAX,
+        };
+        let (policies, jobs_max) = (vec![policy], 1);
+        let reclaim = Command::Reclaim(Reclaim { policies, jobs_max });
+        self.execute(&reclaim).await;
+        let claimed = self.claim_one(job_type.clone(), LEASE).await;
+        claimed.expect(IS_DUE).run
+    }
+}
+
+fn is_in_transaction<B: Backend>(completion: &JobCompletion<B>) -> bool {
+    use JobCompletion as C;
+    !matches!(
+        completion,
+        C::Complete | C::RescheduleNow | C::RescheduleIn(_) | C::RescheduleAt(_)
+    )
+}
+
+fn later(now: DateTime<Utc>, duration: Duration) -> DateTime<Utc> {
+    to_datetime(to_timestamp(now).saturating_add(duration))
+}
