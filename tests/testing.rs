@@ -37,6 +37,7 @@ macro_rules! on_every_backend {
     };
 }
 
+mod asserting;
 mod choosing;
 mod performing;
 mod sleeping;
