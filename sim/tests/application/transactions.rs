@@ -16,7 +16,7 @@ type Spawner = Arc<OnceLock<JobSpawner<u32, Simulated>>>;
 /// Spawns one job after an hour of which the returned one is looked at.
 async fn after_an_hour(sim: &Sim, orders: Orders, spawner: &Spawner) -> Job {
     let of_test = orders.start(sim).await;
-    spawner.set(of_test.clone()).ok().expect("it is set once");
+    assert!(spawner.set(of_test.clone()).is_ok(), "it is set once");
     let id = JobId::new();
     of_test.spawn(id, 1).await.unwrap();
     sim.advance(seconds(3_600)).await;

@@ -14,12 +14,12 @@ mod clock {
     #[allow(dead_code, reason = "the models need some of it")]
     #[path = "../../../src/clock/activity.rs"]
     mod activity;
-    #[allow(dead_code, reason = "the models need none of it")]
-    #[path = "../../../src/clock/id.rs"]
-    mod id;
     #[allow(dead_code, reason = "the models need some of it")]
     #[path = "../../../src/clock/attended.rs"]
     mod attended;
+    #[allow(dead_code, reason = "the models need none of it")]
+    #[path = "../../../src/clock/id.rs"]
+    mod id;
     #[allow(dead_code, reason = "the models need some of it")]
     #[path = "../../../src/clock/manual.rs"]
     mod manual;
