@@ -37,9 +37,11 @@
 //! | threads, `spawn_blocking`, sockets, files | a trait, and something simple in its place |
 //! | `tokio::select!` | the same, `biased` |
 //! | statics that change | what the test makes anew for each simulation |
-//! | `tokio::spawn` in a runner | futures that the runner itself awaits: a detached task outlives the crash of its process |
+//! | `tokio::spawn` or a `JoinSet` in a runner | futures that the runner itself awaits: a task of its own outlives the crash of its process, and nothing befalls it. Calls of other services in one are refused |
 //!
-//! tokio's timers and channels, `futures`, and everything that is computed are fine.
+//! tokio's timers and channels, `futures`, and everything that is computed are fine. A
+//! panic anywhere fails the simulation, also where something catches it.
+//!
 //! Every tenth seed is simulated twice, and the two are compared event by event. Where
 //! they differ, the failure says in what first, and whose doing it is: the runner, or
 //! one of those at work in that process at that time.

@@ -208,7 +208,10 @@ impl Sim {
         from + ((u128::from(draw) * span) >> 64) as u64
     }
 
-    /// The service of the test: for [`Jobs::find`], or a transaction of its own.
+    /// The service of the test: for [`Jobs::find`], or a transaction of its own, which
+    /// [`SimulatedPool::begin`] begins. It never polls; a test in which it does fails.
+    ///
+    /// [`SimulatedPool::begin`]: crate::SimulatedPool::begin
     ///
     /// # Panics
     ///

@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 
 use super::state::{State, World};
 use super::wire::{Message, Request};
+use crate::check::Violation;
 use crate::event::{Call, Event, RUNNER_OPS, SERVICE_OPS, SPAWN_OPS, Who};
 
 /// What the store is asked.
@@ -104,6 +105,10 @@ impl World {
         let mut state = self.state();
         if !state.is_up(who) {
             return None;
+        }
+        if who == Who::OUTSIDE && caller == Caller::Engine {
+            let text = "the service of the test polls; it is there to spawn and to look";
+            state.violated(Violation::new("the test does no work", text));
         }
         let up = state.up.get_mut(&who.worker)?;
         let count = &mut up.ops[caller as usize];

@@ -6,7 +6,7 @@ use std::time::Duration;
 use job::JobPollerConfig;
 
 use super::generate::Generator;
-use super::{Knobs, Profile, Scenario};
+use super::{Fault, Knobs, Profile, Scenario};
 
 /// So long things go wrong, unless the test says otherwise.
 const LASTING: Duration = Duration::from_secs(600);
@@ -15,10 +15,9 @@ const LASTING_RANGE: (Duration, Duration) = (
     Duration::from_secs(60),
     Duration::from_secs(366 * 24 * 3_600),
 );
-/// More faults than that are no bad day any more. The limit of crashes in a row, ten unless
-/// an initializer says otherwise, is to be out of reach.
-const FAULTS_MAX: usize = 9;
-
+/// So many leases of one job can be lost in a scenario: fewer crashes in a row than an
+/// initializer allows that does not say otherwise.
+const LEASES_LOST_MAX: u64 = job::CRASHES_MAX_DEFAULT as u64 - 1;
 /// So long a worker is away for good, in milliseconds.
 const AWAY_MS: u64 = 60_000;
 
@@ -58,19 +57,22 @@ impl Deployment {
     pub fn scenario(&self, seed: u64, moments: &[u64]) -> Scenario {
         let mut generator = self.generator(seed, moments);
         let mut scenario = self.begin(&mut generator, seed);
-        scenario.faults = generator.faults_of_application(&scenario, FAULTS_MAX);
-        // Somebody stays.
-        for fault in &mut scenario.faults {
-            if let super::Fault::Restart { back_ms, .. } = fault {
-                back_ms.get_or_insert(AWAY_MS);
-            }
+        scenario.faults = generator.faults_of_application(&scenario);
+        while leases_lost(&scenario) > LEASES_LOST_MAX {
+            generator.take_out_one(&mut scenario.faults);
         }
-        if let Some(config) = &self.poller_config {
-            let changed = scenario.faults.iter_mut().filter_map(|fault| match fault {
-                super::Fault::Restart { knobs, .. } => knobs.as_mut(),
-                _ => None,
-            });
-            changed.for_each(|knobs| configure(knobs, config));
+        let lease_ms = scenario.workers[0].knobs.lease_ms;
+        for fault in &mut scenario.faults {
+            if let Fault::Restart { back_ms, knobs, .. } = fault {
+                // Somebody stays.
+                back_ms.get_or_insert(AWAY_MS);
+                if let Some(knobs) = knobs {
+                    knobs.lease_ms = lease_ms;
+                    if let Some(config) = &self.poller_config {
+                        configure(knobs, config);
+                    }
+                }
+            }
         }
         scenario
     }
@@ -89,8 +91,11 @@ impl Deployment {
 
     fn begin(&self, generator: &mut Generator, seed: u64) -> Scenario {
         let mut scenario = generator.deployment(seed, self.workers.clamp(1, 100));
+        // All processes on one database are to have the same.
+        let lease_ms = scenario.workers[0].knobs.lease_ms;
         for worker in &mut scenario.workers {
             let knobs = &mut worker.knobs;
+            knobs.lease_ms = lease_ms;
             if let Some(config) = &self.poller_config {
                 configure(knobs, config);
             }
@@ -102,6 +107,19 @@ impl Deployment {
         let (shortest, longest) = LASTING_RANGE;
         self.lasting.clamp(shortest, longest).as_millis() as u64
     }
+}
+
+/// How many leases of one job can be lost at most.
+fn leases_lost(scenario: &Scenario) -> u64 {
+    let lease_ms = scenario.workers[0].knobs.lease_ms;
+    let by_fault = |fault: &Fault| match fault {
+        Fault::Deaf { .. } | Fault::Announcements { .. } => 0,
+        fault => {
+            let (from_ms, to_ms) = fault.span_ms().unwrap_or_default();
+            1 + (to_ms - from_ms) / lease_ms
+        }
+    };
+    scenario.faults.iter().map(by_fault).sum()
 }
 
 fn configure(knobs: &mut Knobs, config: &JobPollerConfig) {
@@ -129,7 +147,9 @@ mod tests {
             for seed in 0..200 {
                 let scenario = deployment.scenario(seed, &[0, 17, 300_000]);
                 scenario.validate().unwrap();
-                assert!(scenario.faults.len() <= FAULTS_MAX);
+                assert!(leases_lost(&scenario) <= LEASES_LOST_MAX);
+                let leases = scenario.workers.iter().map(|worker| worker.knobs.lease_ms);
+                assert_eq!(leases.clone().min(), leases.max());
                 with_faults += usize::from(!scenario.faults.is_empty());
                 deployment.peaceful(seed).validate().unwrap();
             }
@@ -151,7 +171,7 @@ mod tests {
         for seed in 0..200 {
             let scenario = deployment.scenario(seed, &[]);
             let restarted = scenario.faults.iter().filter_map(|fault| match fault {
-                super::super::Fault::Restart { knobs, .. } => knobs.as_ref(),
+                Fault::Restart { knobs, .. } => knobs.as_ref(),
                 _ => None,
             });
             let knobs = scenario.workers.iter().map(|worker| &worker.knobs);

@@ -156,20 +156,17 @@ impl Generator {
     }
 
     /// What goes wrong with them. Nothing does in one of ten.
-    pub(super) fn faults_of_application(
-        &mut self,
-        scenario: &Scenario,
-        faults_max: usize,
-    ) -> Vec<Fault> {
+    pub(super) fn faults_of_application(&mut self, scenario: &Scenario) -> Vec<Fault> {
         if self.dice.pct(10) {
             return Vec::new();
         }
-        let mut faults = self.faults(scenario);
-        while faults.len() > faults_max {
-            let place = self.dice.within(0, faults.len() as u64 - 1);
-            faults.remove(place as usize);
-        }
-        faults
+        self.faults(scenario)
+    }
+
+    /// Takes any one of them out.
+    pub(super) fn take_out_one(&mut self, faults: &mut Vec<Fault>) {
+        let place = self.dice.within(0, faults.len() as u64 - 1);
+        faults.remove(place as usize);
     }
 
     fn latency_us(&mut self) -> (u64, u64) {

@@ -286,3 +286,15 @@ fn timers_of_tokio_are_exact_while_nothing_is_due() {
         assert!(late < chrono::TimeDelta::minutes(10), "{late}");
     });
 }
+
+#[test]
+fn the_service_of_the_test_does_no_work() {
+    let test = |sim: Sim| async move {
+        at_once().start(&sim).await;
+        sim.jobs().start_poll().await.unwrap();
+        sim.advance(seconds(60)).await;
+    };
+    let failure = Simulation::new().seeds(0..1).check(test).unwrap_err();
+    let text = failure.violation().to_string();
+    assert!(text.contains("the service of the test polls"), "{text}");
+}
