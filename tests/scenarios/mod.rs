@@ -1,5 +1,6 @@
 //! What the service promises, on every backend.
 
+mod clock;
 mod input;
 
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -9,14 +10,15 @@ use std::time::Duration;
 use chrono::{TimeDelta, Utc};
 use job::error::JobError;
 use job::{
-    ArtificialClockConfig, ClockHandle, JobCompletion, JobId, JobPollerConfig, JobState, Jobs,
-    RetrySettings,
+    ArtificialClockConfig, ClockController, ClockHandle, JobCompletion, JobId, JobPollerConfig,
+    JobState, Jobs, RetrySettings,
 };
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
 use crate::support::{TestBackend, TestInitializer, ended, eventually, history};
 
+use clock::*;
 use input::*;
 
 /// Runs each scenario on each backend.
@@ -55,6 +57,8 @@ on_every_backend![
     the_execution_state_survives_retries_and_reschedules,
     a_reschedule_starts_the_attempts_again,
     backoff_follows_the_artificial_clock,
+    a_lease_is_kept_however_far_the_clock_is_advanced,
+    a_shutdown_waits_by_the_clock,
     a_duplicate_id_is_refused_and_changes_nothing,
     the_past_is_now_and_the_far_future_is_pending,
     a_large_config_and_nul_characters_come_back_whole,
