@@ -39,6 +39,7 @@ on_every_database![
     clones_of_a_clock_are_one_clock,
     a_service_in_real_time_is_let_alone,
     a_second_clock_is_let_in_when_the_first_service_is_dropped,
+    a_second_clock_is_let_in_when_the_first_service_is_shut_down,
     of_two_clocks_that_start_at_once_exactly_one_wins,
     a_second_test_on_the_same_tables_is_refused,
 ];
@@ -149,6 +150,19 @@ async fn a_second_clock_is_let_in_when_the_first_service_is_dropped<B: TestBacke
         }
     }
     open(B::on(&place), &artificial()).await.unwrap();
+}
+
+async fn a_second_clock_is_let_in_when_the_first_service_is_shut_down<B: TestBackend>() {
+    let place = B::place().await;
+    let mut first = open(B::on(&place), &artificial()).await.unwrap();
+    let spawner = first.add_initializer(TestInitializer::completing("here"));
+    first.start_poll().await.unwrap();
+    first.shutdown().await.unwrap();
+    let second = open(B::on(&place), &artificial()).await.unwrap();
+    // Spawning goes on.
+    let id = JobId::new();
+    spawner.spawn(id, Value::Null).await.unwrap();
+    second.find(id).await.unwrap();
 }
 
 /// Each time on a database of its own, since the one that loses tries for 5 s.

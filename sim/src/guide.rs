@@ -17,6 +17,11 @@
 //! nothing goes wrong any more, so that [`Sim::settle`](crate::Sim::settle) can ask that
 //! every job ends.
 //!
+//! It is for tests alone. In what is built together with them, `job` has points at which
+//! processes can die and switches for planted mistakes; so it belongs into the
+//! `[dev-dependencies]`, and what ships is built by `cargo build` without tests, not with
+//! `--all-targets`.
+//!
 //! # What it asks of the code
 //!
 //! - **Runners are generic over the backend**: `impl<B: Backend> JobRunner<B> for ...`.
@@ -54,8 +59,8 @@
 //!   is awaited, not between two statements.
 //! - Two processes that are built differently.
 //!
-//! A hundred seeds are not a proof. How many thousands a night are worth it is seen by
-//! planting a mistake, and looking after how many it is found.
+//! A hundred seeds are not a proof. To choose how many to run, plant a mistake and see at
+//! which seed it is found.
 //!
 //! # A payment that is captured once
 //!

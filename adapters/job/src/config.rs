@@ -117,12 +117,12 @@ impl<B: Backend> JobSvcConfigBuilder<B> {
     /// for ever. So [`Jobs::init`](crate::Jobs::init) refuses the second with
     /// [`JobError::Config`](crate::JobError::Config): on Postgres if it is in the same
     /// schema of the same database, in any process; on SQLite if it is in the same
-    /// file. It does so while anything of the first service lives, a spawner too, also
-    /// after its shutdown; what was dropped just now it waits for, 5 s at most.
+    /// file. It does so until the first service is shut down, or dropped with its spawners;
+    /// what was dropped just now it waits for, 5 s at most.
     ///
     /// What is not detected: a service in real time beside an artificial clock; clocks
-    /// that follow tokio's time or one of es-entity; services with `poll_only`; and a
-    /// service on Postgres that has lost its connection to the server since it began.
+    /// that follow tokio's time or one of es-entity; services with `poll_only`; databases
+    /// of SQLite in memory that share a cache; and a service on Postgres that has lost its connection to the server since it began.
     pub fn clock(mut self, clock: impl Into<ClockHandle>) -> Self {
         self.clock = Some(clock.into());
         self

@@ -40,8 +40,9 @@ pub enum ClockError {
     #[error(
         "another artificial clock is in use on the same job tables, by the session with the \
          pid {pid} and the application name {application_name:?}; share one ClockHandle \
-         between the services (its clones are one clock), or give each test a schema or a \
-         database of its own (TestJobs::postgres, schema(..))"
+         between the services (its clones are one clock), give each test a schema or a \
+         database of its own (TestJobs::postgres, schema(..)), or shut the first service \
+         down before, or drop it with its spawners"
     )]
     InUse {
         /// The process of the server that has the other session.
@@ -55,8 +56,8 @@ pub enum ClockError {
 }
 
 impl PostgresStore {
-    /// Makes this the store of a service with an artificial clock: for as long as it or
-    /// a clone of it lives, none with another such clock is let onto the same tables.
+    /// Makes this the store of a service with an artificial clock: until it is closed, or
+    /// its last clone dropped, none with another such clock is let onto the same tables.
     /// One that was dropped just now is waited for, 5 s at most. The tables must exist.
     ///
     /// It takes one more connection. Stores that tell no clock are not kept from

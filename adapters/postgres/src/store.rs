@@ -1,7 +1,7 @@
 //! The store: which connection carries out which command.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use job_engine::{Command, JobType, Rejection, Reply, StoreError, Timestamp};
 use job_tokio::store::all_created;
@@ -55,8 +55,9 @@ impl StoreOptions {
 #[derive(Clone, Debug)]
 pub struct PostgresStore {
     inner: Arc<Inner>,
-    /// Closed with the last clone, and its lock is gone. That needs no runtime.
-    _holds_clock: Option<Arc<PgConnection>>,
+    /// Closed with the worker, or with the last clone, and its lock is gone. That needs
+    /// no runtime.
+    holds_clock: Arc<Mutex<Option<PgConnection>>>,
 }
 
 /// Whose connection carries out a command.
@@ -112,23 +113,27 @@ impl PostgresStore {
         };
         Ok(Self {
             inner: Arc::new(inner),
-            _holds_clock: None,
+            holds_clock: Arc::default(),
         })
     }
 
-    /// Keeps this session until the last clone is dropped.
+    /// Keeps this session until it is closed, or the last clone is dropped.
     pub(crate) fn holding(self, session: PgConnection) -> Self {
-        Self {
-            _holds_clock: Some(Arc::new(session)),
-            ..self
-        }
+        *self.clock_session() = Some(session);
+        self
+    }
+
+    fn clock_session(&self) -> MutexGuard<'_, Option<PgConnection>> {
+        let session = self.holds_clock.lock();
+        session.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Closes the worker's connections, once their commands have ended. The others stay
-    /// open, since spawning goes on, by the same clock. After it, the commands of the
-    /// worker fail.
+    /// open, since spawning goes on. After it, the commands of the worker fail, and other
+    /// artificial clocks are let onto the tables.
     pub async fn close(&self) {
         self.inner.own.close().await;
+        drop(self.clock_session().take());
     }
 
     /// Carries out a command in a transaction of the caller. It takes effect

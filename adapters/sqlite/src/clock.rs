@@ -41,7 +41,8 @@ pub enum ClockError {
     #[error(
         "another artificial clock is in use on the same job tables, by a service of this \
          process that has not ended, in the file {file:?}; share one ClockHandle between the \
-         services (its clones are one clock), or give each test a file of its own"
+         services (its clones are one clock), give each test a file of its own, or shut the \
+         first service down before, or drop it with its spawners"
     )]
     InUse {
         /// The file, without links.
@@ -53,12 +54,12 @@ pub enum ClockError {
 }
 
 impl SqliteStore {
-    /// Makes this the store of a service with an artificial clock: for as long as it or
-    /// a clone of it lives, none with another such clock is let onto the same file in
+    /// Makes this the store of a service with an artificial clock: until it is closed, or
+    /// its last clone dropped, none with another such clock is let onto the same file in
     /// this process. One that was dropped just now is waited for, 5 s at most.
     ///
-    /// Stores that tell no clock are not kept from anything. A database in memory is
-    /// shared with nobody, so nothing is checked.
+    /// Stores that tell no clock are not kept from anything, nor are those on a database
+    /// in memory.
     ///
     /// # Errors
     ///

@@ -1,7 +1,7 @@
 //! The store: which connection carries out which command.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use job_engine::{Command, Rejection, Reply, StoreError, Timestamp};
 use job_tokio::Store;
@@ -27,8 +27,8 @@ pub struct SqliteStore {
     pool: SqlitePool,
     /// The connection for what writes; `None` where it is that of the pool.
     writer: Option<SqlitePool>,
-    /// That its file is in use with an artificial clock.
-    _clock: Option<Arc<InUse>>,
+    /// That its file is in use with an artificial clock, until it is closed.
+    clock: Arc<Mutex<Option<InUse>>>,
 }
 
 impl SqliteStore {
@@ -75,16 +75,18 @@ impl SqliteStore {
         Self {
             pool,
             writer,
-            _clock: None,
+            clock: Arc::default(),
         }
     }
 
-    /// Notes that its file is in use, until the last clone is dropped.
+    /// Notes that its file is in use, until it is closed, or the last clone is dropped.
     pub(crate) fn noting(self, in_use: InUse) -> Self {
-        Self {
-            _clock: Some(Arc::new(in_use)),
-            ..self
-        }
+        *self.clock_in_use() = Some(in_use);
+        self
+    }
+
+    fn clock_in_use(&self) -> MutexGuard<'_, Option<InUse>> {
+        self.clock.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The application's pool.
@@ -125,11 +127,12 @@ impl SqliteStore {
     }
 
     /// Closes the store's own connection. The application's pool stays open,
-    /// and from now on the store uses that.
+    /// and from now on the store uses that. Other artificial clocks are let onto the file.
     pub async fn close(&self) {
         if let Some(writer) = &self.writer {
             writer.close().await;
         }
+        drop(self.clock_in_use().take());
     }
 
     pub(crate) fn writer(&self) -> &SqlitePool {

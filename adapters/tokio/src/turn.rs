@@ -26,10 +26,16 @@ pub fn in_turn<F: Future + 'static>(
     simulated::Turn::new(worker, run, future)
 }
 
-/// How the driver of `worker` waits until it has to look again.
+/// How the driver of `worker` waits until it has to look again; `rests` is how often it
+/// does, if it has nothing else to do.
 #[cfg(feature = "sim")]
-pub(crate) async fn wait(worker: WorkerId, clock: &ClockHandle, duration: Duration) {
-    match simulated::wait(worker, duration) {
+pub(crate) async fn wait(
+    worker: WorkerId,
+    clock: &ClockHandle,
+    duration: Duration,
+    rests: Option<Duration>,
+) {
+    match rests.and_then(|period| simulated::wait(worker, duration, period)) {
         Some(wait) => wait.await,
         None => clock.sleep(duration).await,
     }
@@ -39,7 +45,12 @@ pub(crate) async fn wait(worker: WorkerId, clock: &ClockHandle, duration: Durati
 #[cfg(not(feature = "sim"))]
 #[inline(always)]
 #[track_caller]
-pub(crate) fn wait(_: WorkerId, clock: &ClockHandle, duration: Duration) -> ClockSleep {
+pub(crate) fn wait(
+    _: WorkerId,
+    clock: &ClockHandle,
+    duration: Duration,
+    _: Option<Duration>,
+) -> ClockSleep {
     clock.sleep(duration)
 }
 
@@ -72,9 +83,10 @@ mod simulated {
         /// The poll is over.
         fn end(&self);
 
-        /// How the driver of this worker waits for so long, if not by its clock. It may
-        /// be woken late where it would find nothing to do.
-        fn wait(&self, worker: WorkerId, duration: Duration) -> Option<Wait>;
+        /// How the driver of this worker waits for so long, if not by its clock. It has
+        /// nothing else to do than to look for jobs once in each period, so it may be
+        /// woken late where it would find none.
+        fn wait(&self, worker: WorkerId, duration: Duration, period: Duration) -> Option<Wait>;
 
         /// A task of this worker's process is dropped: ended, aborted, or never polled
         /// again. A process that is gone drops nothing itself, so whoever lets it crash
@@ -94,9 +106,9 @@ mod simulated {
         TURNS.set(turns);
     }
 
-    pub(super) fn wait(worker: WorkerId, duration: Duration) -> Option<Wait> {
+    pub(super) fn wait(worker: WorkerId, duration: Duration, period: Duration) -> Option<Wait> {
         let turns = TURNS.with_borrow(Option::clone)?;
-        turns.wait(worker, duration)
+        turns.wait(worker, duration, period)
     }
 
     pub(super) struct Turn<F: 'static> {
@@ -200,7 +212,7 @@ mod tests {
             self.at.set(0);
         }
 
-        fn wait(&self, _: WorkerId, _: Duration) -> Option<Wait> {
+        fn wait(&self, _: WorkerId, _: Duration, _: Duration) -> Option<Wait> {
             None
         }
 

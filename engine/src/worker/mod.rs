@@ -210,6 +210,19 @@ impl Worker {
         first.filter(|at| *at < Timestamp::MAX)
     }
 
+    /// How often it looks for jobs, if it does nothing else: no command is under way or
+    /// to be sent again, and it holds no job. Then it would miss nothing that it knows of
+    /// if its timer fired late.
+    pub fn rests(&self) -> Option<Duration> {
+        let lanes = self.claim.is_idle()
+            && self.finish.is_idle()
+            && self.heartbeat.is_idle()
+            && self.reclaim.is_idle();
+        let holds_nothing = self.runs.len() == 0 && self.finishes.is_empty();
+        let rests = self.phase == Phase::Running && lanes && holds_nothing;
+        rests.then(|| self.poll_interval())
+    }
+
     fn timer_fired(&mut self) {
         let now = self.now;
         if let Some(work) = self.claim.take_due(now) {
@@ -391,13 +404,15 @@ impl Worker {
         }
     }
 
+    fn poll_interval(&self) -> Duration {
+        match self.listening {
+            true => self.config.poll_interval,
+            false => self.config.poll_interval_deaf,
+        }
+    }
+
     fn schedule_poll(&mut self) {
-        let interval = if self.listening {
-            self.config.poll_interval
-        } else {
-            self.config.poll_interval_deaf
-        };
-        self.poll_at = self.after(Period::Poll, interval);
+        self.poll_at = self.after(Period::Poll, self.poll_interval());
         if planted(Bug::ListeningStopsPolling) && self.listening {
             self.poll_at = Timestamp::MAX;
         }

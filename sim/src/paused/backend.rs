@@ -2,16 +2,22 @@
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use job::backend::NotAnOperationOf;
 use job::backend::{AfterCommit, AtomicWrite, Backend, CallerTransaction, NoOperation};
 use job::{ClockHandle, JobError};
 use job_engine::{Command, JobType, Rejection, Reply, Run, StoreError, Timestamp};
 
+use tokio::time::timeout;
+
 use super::call::{Ask, Caller, Changes};
 use super::port::Port;
 use super::store::takes_effect;
 use crate::event::Call;
+
+/// How long a commit may take.
+const COMMIT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The backend of a simulation: its store is the model, at the far end of a lossy
 /// channel.
@@ -120,7 +126,13 @@ impl SimulatedTransaction {
     /// When the commit failed, or may have failed; a statement that failed before is
     /// enough.
     pub async fn commit(self) -> Result<(), JobError> {
-        Ok(CallerTransaction::commit(self).await?)
+        match timeout(COMMIT_TIMEOUT, CallerTransaction::commit(self)).await {
+            Ok(committed) => Ok(committed?),
+            Err(_) => {
+                let text = format!("no answer to the commit within {COMMIT_TIMEOUT:?}");
+                Err(StoreError::Unknown(text).into())
+            }
+        }
     }
 
     fn check(&self) -> Result<(), StoreError> {

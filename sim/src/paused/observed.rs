@@ -59,9 +59,9 @@ impl Turns for OfWorld {
         self.world.state().end_turn();
     }
 
-    fn wait(&self, _: WorkerId, duration: Duration) -> Option<Wait> {
+    fn wait(&self, _: WorkerId, duration: Duration, period: Duration) -> Option<Wait> {
         let of_application = self.world.state().of_application;
-        of_application.then(|| self.world.wait(duration))
+        of_application.then(|| self.world.wait(duration, period))
     }
 
     fn bury(&self, worker: WorkerId, remains: Box<dyn Any>) {

@@ -82,6 +82,8 @@ pub(crate) struct State {
     pub(crate) up: BTreeMap<u32, Up>,
     pub(crate) announcements: u64,
     pub(crate) transactions: u64,
+    /// Those of applications up to here were ended by a restart of the store.
+    pub(crate) transactions_ended: u64,
     /// Whose the transactions are that hold rows.
     pub(crate) holders: BTreeMap<u64, Who>,
     /// The jobs are those of an application.
@@ -183,6 +185,7 @@ impl World {
             up: BTreeMap::new(),
             announcements: 0,
             transactions: 0,
+            transactions_ended: 0,
             holders: BTreeMap::new(),
             of_application,
             ids_made: 0,

@@ -95,6 +95,13 @@ impl State {
     }
 
     fn carry_out(&mut self, call: Call, ask: Ask) -> Done {
+        if let Ask::Statement { transaction, .. } | Ask::Commit { transaction, .. } = &ask
+            && *transaction <= self.transactions_ended
+            && call.who != Who::OUTSIDE
+        {
+            let text = "the store was restarted, and the transaction ended with that";
+            return Err(StoreError::Failed(text.to_owned()));
+        }
         match ask {
             Ask::Execute(command) => self.execute(call, &command).map(Some),
             Ask::Statement {

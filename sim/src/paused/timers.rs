@@ -1,9 +1,9 @@
 //! The waits of the drivers of an application.
 //!
 //! They hold time up only while there is something to do. While nothing is due, nobody is
-//! at work and nothing is on its way, the drivers would look for jobs again and again and
-//! find none: then they are woken when something happens, and time jumps there. So a week
-//! in which nothing happens costs nothing.
+//! at work and nothing is on its way, the drivers that rest would look for jobs again and
+//! again and find none: then they are left alone until something happens, and time jumps
+//! there. So a week in which nothing happens costs nothing.
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
@@ -17,16 +17,28 @@ use tokio::sync::Notify;
 use super::state::{State, World};
 use crate::scenario::START;
 
-/// The waits of all drivers, by when they end and in the order in which they began.
+/// The waits of all drivers that rest, by when they end and in the order in which they
+/// began.
 #[derive(Default)]
 pub(crate) struct Timers {
-    waits: BTreeMap<Key, Waker>,
+    waits: BTreeMap<Key, Waiter>,
+    /// When each of them ends.
+    ends_us: BTreeMap<u64, u64>,
     count: u64,
     changed: Arc<Notify>,
 }
 
+/// A wait that ends later than that was passed over, in microseconds.
+const LATE_US: u64 = 1_000;
+
 /// When it ends, in microseconds, and which it is.
 type Key = (u64, u64);
+
+struct Waiter {
+    task: Waker,
+    /// How often its driver looks, in microseconds.
+    period_us: u64,
+}
 
 impl Timers {
     /// Something happened: perhaps there is something to do now.
@@ -38,25 +50,43 @@ impl Timers {
         while let Some(first) = self.waits.first_entry()
             && first.key().0 <= now_us
         {
-            first.remove().wake();
+            let ((at_us, number), waiter) = first.remove_entry();
+            let late_us = now_us - at_us;
+            if late_us <= LATE_US {
+                self.ends_us.remove(&number);
+                waiter.task.wake();
+                continue;
+            }
+            // It was passed over, and would have looked in between: the next time is when
+            // it would have come to it.
+            let periods = late_us.div_ceil(waiter.period_us);
+            let next_us = at_us + periods * waiter.period_us;
+            self.ends_us.insert(number, next_us);
+            self.waits.insert((next_us, number), waiter);
         }
     }
 }
 
 impl World {
-    /// A wait of a driver, from now on.
-    pub(crate) fn wait(&self, duration: Duration) -> Wait {
+    /// A wait of a driver, from now on, that looks for jobs once in each period.
+    pub(crate) fn wait(&self, duration: Duration, period: Duration) -> Wait {
         // Timers of tokio end on whole milliseconds; so do these.
-        let us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-        let at_us = self.now_us().saturating_add(us);
+        let us = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        let at_us = self.now_us().saturating_add(us(duration));
         let at_us = at_us.div_ceil(1_000).saturating_mul(1_000);
-        let (world, key) = {
+        let period_us = us(period).div_ceil(1_000).saturating_mul(1_000).max(1_000);
+        let number = {
             let mut state = self.state();
             state.timers.count += 1;
-            (self.clone(), (at_us, state.timers.count))
+            state.timers.count
         };
+        let world = self.clone();
         Box::pin(async move {
-            let mut waiting = Waiting { world, key };
+            let mut waiting = Waiting {
+                world,
+                number,
+                begins_with: Some((at_us, period_us)),
+            };
             poll_fn(|cx| waiting.poll(cx.waker())).await;
         })
     }
@@ -85,18 +115,33 @@ impl World {
 
 struct Waiting {
     world: World,
-    key: Key,
+    number: u64,
+    /// When it ends, and its period, before it is first polled.
+    begins_with: Option<(u64, u64)>,
 }
 
 impl Waiting {
     fn poll(&mut self, task: &Waker) -> Poll<()> {
         let mut state = self.world.state();
-        if state.now_us >= self.key.0 {
-            return Poll::Ready(());
+        let now_us = state.now_us;
+        let timers = &mut state.timers;
+        let task = task.clone();
+        if let Some((at_us, period_us)) = self.begins_with.take() {
+            if at_us <= now_us {
+                return Poll::Ready(());
+            }
+            timers.ends_us.insert(self.number, at_us);
+            timers
+                .waits
+                .insert((at_us, self.number), Waiter { task, period_us });
+            timers.look();
+            return Poll::Pending;
         }
-        let new = state.timers.waits.insert(self.key, task.clone()).is_none();
-        if new {
-            state.timers.look();
+        let Some(at_us) = timers.ends_us.get(&self.number) else {
+            return Poll::Ready(());
+        };
+        if let Some(waiter) = timers.waits.get_mut(&(*at_us, self.number)) {
+            waiter.task = task;
         }
         Poll::Pending
     }
@@ -104,7 +149,10 @@ impl Waiting {
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        self.world.state().timers.waits.remove(&self.key);
+        let timers = &mut self.world.state().timers;
+        if let Some(at_us) = timers.ends_us.remove(&self.number) {
+            timers.waits.remove(&(at_us, self.number));
+        }
     }
 }
 
@@ -118,11 +166,14 @@ impl State {
         let due_at = self.model.first_due()?;
         let due_us = due_at.as_micros() - START.as_micros() - self.store_ahead_us;
         let due_us = u64::try_from(due_us).unwrap_or(0);
-        // What is due already is not found before a driver looks.
-        if due_us <= self.now_us {
+        // The last look before it tells a driver when that is; what is due already is not
+        // found before a driver looks.
+        let periods = self.timers.waits.values().map(|waiter| waiter.period_us);
+        let looks_us = due_us.saturating_sub(periods.max().unwrap_or(0));
+        if looks_us <= self.now_us {
             first_us
         } else {
-            Some(due_us)
+            Some(looks_us)
         }
     }
 

@@ -98,6 +98,15 @@ impl State {
                     self.stand_still(who, place, until_us);
                 }
             }
+            Fault::StoreRestart { .. } if self.of_application => {
+                self.transactions_ended = self.transactions;
+                let of_workers = self.holders.iter();
+                let of_workers = of_workers.filter(|(_, holder)| **holder != Who::OUTSIDE);
+                let ended: Vec<u64> = of_workers.map(|(number, _)| *number).collect();
+                for transaction in ended {
+                    self.unlock(transaction);
+                }
+            }
             Fault::CrashAt { .. }
             | Fault::Lag { .. }
             | Fault::Net { .. }

@@ -1,6 +1,6 @@
 //! Simulations of applications, as their developers see them.
 
-mod ci_file;
+mod documents;
 mod failures;
 mod faults;
 mod processes;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use job::{JobCompletion, JobId};
-use job_sim::scenario::{Fault, StoreTrouble};
+use job_sim::scenario::{Direction, Fault, StoreTrouble};
 use job_sim::{Sim, SimulatedTable, Simulation};
 
 use super::support::{Counts, Orders, scenario, seconds};
@@ -297,4 +297,47 @@ fn the_service_of_the_test_does_no_work() {
     let failure = Simulation::new().seeds(0..1).check(test).unwrap_err();
     let text = failure.violation().to_string();
     assert!(text.contains("the service of the test polls"), "{text}");
+}
+
+#[test]
+fn a_worker_that_waits_to_send_something_again_is_no_idle_one() {
+    // The end of the first run is recorded, and its worker does not know.
+    let lost = Fault::Partition {
+        worker: 0,
+        at_ms: 900,
+        for_ms: 2_000,
+        direction: Direction::FromStore,
+        hold: false,
+    };
+    let restart = Fault::Restart {
+        worker: 0,
+        at_ms: 3_500,
+        back_ms: Some(100),
+        knobs: None,
+    };
+    let test = |sim: Sim| async move {
+        let (table, service) = (SimulatedTable::default(), sim.clone());
+        let of_runner = table.clone();
+        let orders = Orders::new(move |order, job| {
+            let (table, sim) = (of_runner.clone(), service.clone());
+            async move {
+                table.insert((order, sim.now()));
+                job.clock().sleep(seconds(1)).await;
+                Ok(JobCompletion::Complete)
+            }
+        });
+        let spawner = orders.start(&sim).await;
+        spawner.spawn(JobId::new(), 1).await.unwrap();
+        let due_at = sim.now() + chrono::TimeDelta::hours(1);
+        spawner.spawn_at(JobId::new(), 2, due_at).await.unwrap();
+        sim.settle().await;
+        let rows = table.rows();
+        assert_eq!((rows.len(), rows[1].0), (2, 2), "{rows:?}");
+        assert!(
+            rows[1].1 - due_at < chrono::TimeDelta::seconds(1),
+            "{rows:?}"
+        );
+    };
+    let scenario = scenario(1, vec![lost, restart]);
+    Simulation::new().scenario(scenario).run(test);
 }

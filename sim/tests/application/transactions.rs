@@ -144,6 +144,76 @@ fn a_transaction_of_which_a_statement_failed_is_over() {
     }
 }
 
+#[test]
+fn a_restart_of_the_database_ends_the_transactions_that_are_open() {
+    let test = |sim: Sim| async move {
+        let rows = SimulatedTable::default();
+        let (table, service) = (rows.clone(), sim.clone());
+        let orders = Orders::new(move |_, job| {
+            let (table, sim) = (table.clone(), service.clone());
+            async move {
+                let mut transaction = job.pool().begin();
+                table.insert_in(&mut transaction, job.attempt());
+                sim.advance(seconds(5)).await;
+                Ok(JobCompletion::CompleteWithTx(transaction))
+            }
+        });
+        let job = after_an_hour(&sim, orders, &Spawner::default()).await;
+        assert_eq!(job.state(), JobState::Completed);
+        assert_eq!(rows.rows(), [2]);
+    };
+    let restart = Fault::StoreRestart {
+        at_ms: 2_000,
+        for_ms: 500,
+    };
+    let scenario = scenario(1, vec![restart]);
+    Simulation::new().scenario(scenario).run(test);
+}
+
+#[test]
+fn a_commit_of_a_runner_that_is_not_answered_comes_to_an_end() {
+    let test = |sim: Sim| async move {
+        let rows = SimulatedTable::default();
+        let (table, service) = (rows.clone(), sim.clone());
+        let orders = Orders::new(move |_, job| {
+            let (table, sim) = (table.clone(), service.clone());
+            async move {
+                sim.advance(seconds(1)).await;
+                let mut transaction = job.pool().begin();
+                table.insert_in(&mut transaction, job.attempt());
+                match transaction.commit().await {
+                    Ok(()) => Ok(JobCompletion::Complete),
+                    Err(error) => Err(error.into()),
+                }
+            }
+        });
+        let job = after_an_hour(&sim, orders, &Spawner::default()).await;
+        assert_eq!(job.state(), JobState::Completed);
+        assert!(
+            job.last_error()
+                .is_some_and(|error| error.contains("commit"))
+        );
+        assert_eq!(rows.rows().last(), Some(&2));
+    };
+    let cut_off = Fault::Partition {
+        worker: 0,
+        at_ms: 900,
+        for_ms: 1_000,
+        direction: Direction::FromStore,
+        hold: false,
+    };
+    let hangs = Fault::Store {
+        at_ms: 900,
+        for_ms: 1_000,
+        trouble: StoreTrouble::Hangs,
+    };
+    for fault in [cut_off, hangs] {
+        Simulation::new()
+            .scenario(scenario(1, vec![fault]))
+            .run(test);
+    }
+}
+
 /// Makes a note when it is dropped.
 struct Notes(Sim);
 

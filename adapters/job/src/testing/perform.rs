@@ -66,6 +66,8 @@ impl Performance {
     /// The service begins to shut down after so long, by the clock. So much time passes
     /// while the runner sleeps on the clock or awaits [`CurrentJob::shutdown_requested`];
     /// from then on, another `shutdown_timeout` while it sleeps. It replaces any other end.
+    /// Runners that sleep since an earlier [`TestJobs::advance`] do not keep their leases
+    /// meanwhile.
     ///
     /// [`CurrentJob::shutdown_requested`]: crate::CurrentJob::shutdown_requested
     pub fn shutdown_after(mut self, duration: Duration) -> Self {

@@ -141,7 +141,9 @@ impl ClockController {
     }
 
     /// How long a manual clock may be forgotten, in real time; `None` for ever, which is
-    /// the default outside of tests. With the feature `testing` it is 60 s.
+    /// the default outside of tests. With the feature `testing` it is 60 s for clocks that
+    /// are made in the thread of a test. A service that several tests share, on a clock
+    /// that stands still, needs `None`.
     ///
     /// Once someone sleeps on the clock and for that long it was not moved, no sleep was
     /// begun or dropped and nothing was busy, as [`ClockController::wait_for`] has it,

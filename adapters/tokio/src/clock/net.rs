@@ -35,8 +35,9 @@ struct Watch {
 impl Net {
     /// Patient for ever outside of tests.
     pub(super) fn new() -> Self {
+        let is_of_test = cfg!(feature = "testing") && is_thread_of_test();
         Self(Mutex::new(Watch {
-            patience: cfg!(feature = "testing").then_some(PATIENCE),
+            patience: is_of_test.then_some(PATIENCE),
             thread: None,
         }))
     }
@@ -72,6 +73,14 @@ impl Net {
     fn state(&self) -> MutexGuard<'_, Watch> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Programs that are built together with tests have the feature, too. The threads of tests
+/// have names; those are neither that of a program nor those of a runtime.
+fn is_thread_of_test() -> bool {
+    let thread = thread::current();
+    let name = thread.name();
+    name.is_some_and(|name| name != "main" && !name.starts_with("tokio-"))
 }
 
 fn wear_out(

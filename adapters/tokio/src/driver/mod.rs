@@ -16,7 +16,7 @@ use futures_util::FutureExt;
 use job_engine::planted::{Bug, planted};
 use job_engine::store::Outcome;
 use job_engine::worker::{Action, Ended, Input, OpId, WorkerConfig};
-use job_engine::{Command, Entropy, Reply, StoreError, Timestamp, Worker, WorkerId};
+use job_engine::{Command, Entropy, Reply, StoreError, Worker};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::Instrument;
@@ -195,7 +195,7 @@ impl<S: Store, R: RunJob> Driver<S, R> {
             }
             let input = tokio::select! {
                 biased;
-                () = wait_until(worker, &self.clock, self.worker.poll_timeout()) => {
+                () = wait_until(&self.worker, &self.clock) => {
                     Input::TimerFired
                 }
                 _ = shutdown_asked.wait_for(|asked| *asked), if !shutting_down => {
@@ -325,12 +325,12 @@ fn gives_back(command: &Command) -> bool {
 }
 
 /// Ends when the timer of a worker is due.
-async fn wait_until(worker: WorkerId, clock: &ClockHandle, at: Option<Timestamp>) {
-    match at {
+async fn wait_until(worker: &Worker, clock: &ClockHandle) {
+    match worker.poll_timeout() {
         Some(at) => {
             let left = at.saturating_since(clock.timestamp());
             if !left.is_zero() {
-                wait(worker, clock, left).await;
+                wait(worker.id(), clock, left, worker.rests()).await;
             }
         }
         None => std::future::pending().await,
