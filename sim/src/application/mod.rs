@@ -168,7 +168,8 @@ impl Simulation {
     }
 
     /// Simulates this scenario as it is, instead of those of the seeds: one that failed
-    /// once, and was printed then, or one that a property test has made.
+    /// once, and was printed then; one that a property test has made; or one of
+    /// [`Deployment::with_faults`], in which just that goes wrong which the test is about.
     pub fn scenario(mut self, scenario: Scenario) -> Self {
         self.scenario = Some(scenario);
         self

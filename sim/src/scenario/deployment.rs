@@ -77,6 +77,36 @@ impl Deployment {
         scenario
     }
 
+    /// The scenario in which just these things go wrong, on workers that start at once and
+    /// whose clocks are right. What is to begin after [`Deployment::lasting`] does not.
+    ///
+    /// ```
+    /// use job_sim::scenario::Fault;
+    /// use job_sim::{Deployment, Simulation};
+    ///
+    /// let crash = Fault::Crash {
+    ///     worker: 0,
+    ///     at_ms: 1_500,
+    ///     back_ms: Some(60_000),
+    /// };
+    /// let scenario = Deployment::default().with_faults(7, vec![crash]);
+    /// Simulation::new().scenario(scenario).run(|sim| async move {
+    ///     // Start the workers, spawn what the first is at after a second and a half ...
+    ///     sim.settle().await;
+    /// });
+    /// ```
+    pub fn with_faults(&self, seed: u64, faults: Vec<Fault>) -> Scenario {
+        let mut scenario = Scenario {
+            calm_from_ms: self.lasting_ms(),
+            faults,
+            ..self.peaceful(seed)
+        };
+        for worker in &mut scenario.workers {
+            (worker.start_ms, worker.clock_ahead_ms) = (0, 0);
+        }
+        scenario
+    }
+
     fn generator(&self, seed: u64, moments: &[u64]) -> Generator {
         let lasting_ms = self.lasting_ms();
         let profile = Profile {

@@ -112,13 +112,5 @@ pub(super) fn scenario(workers: u32, faults: Vec<Fault>) -> Scenario {
         }),
         ..Deployment::default()
     };
-    let mut scenario = Scenario {
-        faults,
-        ..deployment.peaceful(1)
-    };
-    scenario.calm_from_ms = 600_000;
-    for worker in &mut scenario.workers {
-        (worker.start_ms, worker.clock_ahead_ms) = (0, 0);
-    }
-    scenario
+    deployment.with_faults(1, faults)
 }
