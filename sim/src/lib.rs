@@ -45,9 +45,7 @@ pub mod shrink;
 pub mod timeline;
 pub mod trace;
 
-pub use application::{Failure, Sim, Simulation, Unanswered};
-pub use paused::backend::{
-    Simulated, SimulatedOptions, SimulatedPool, SimulatedTable, SimulatedTransaction,
-};
+pub use application::{Failure, Sim, SimulatedTable, Simulation, Unanswered};
+pub use paused::backend::{Simulated, SimulatedOptions, SimulatedPool, SimulatedTransaction};
 pub use recorder::{Keep, Recorder, Report};
 pub use scenario::{Deployment, Scenario};

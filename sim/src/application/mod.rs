@@ -5,6 +5,7 @@ mod failure;
 mod sim;
 mod simulate;
 mod suspect;
+mod table;
 
 use std::ops::Range;
 use std::time::Duration;
@@ -18,6 +19,7 @@ use crate::shrink::{Shrunk, shrink};
 pub use failure::Failure;
 pub use sim::{Sim, Unanswered};
 use simulate::simulate;
+pub use table::SimulatedTable;
 
 /// What [`Sim`] is called when it is printed.
 const NAME: &str = "Sim";

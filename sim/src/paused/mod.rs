@@ -16,6 +16,7 @@ pub(crate) mod state;
 mod store;
 pub(crate) mod timers;
 pub(crate) mod timetable;
+mod turns;
 pub(crate) mod wire;
 pub(crate) mod worker;
 

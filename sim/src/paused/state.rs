@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::Waker;
 use std::time::Duration;
 
 use job::Jobs;
@@ -14,6 +13,7 @@ use tokio::time::{Instant, sleep_until};
 use super::backend::Simulated;
 use super::call::{Changes, Done};
 use super::timers::Timers;
+use super::turns::Still;
 use super::wire::{Request, Wire};
 use super::worker::Order;
 use crate::check::Violation;
@@ -106,9 +106,9 @@ pub(crate) struct State {
     moment: (u64, u32),
     orders: BTreeMap<u32, mpsc::UnboundedSender<Order>>,
     /// The processes that stand still, by the key of their worker.
-    still: BTreeMap<u32, Still>,
+    pub(super) still: BTreeMap<u32, Still>,
     /// Whose task is polled, and the run that it performs.
-    at_turn: Option<(Who, Option<Run>)>,
+    pub(super) at_turn: Option<(Who, Option<Run>)>,
     /// `None` when the simulation is over.
     recorder: Option<Recorder<'static>>,
     over: Arc<Notify>,
@@ -123,16 +123,6 @@ pub(crate) struct Up {
     pub(crate) ops: [u64; 5],
     /// Where announcements go, while it listens.
     pub(crate) wakes: Option<mpsc::Sender<Wake>>,
-}
-
-/// A process that stands still.
-struct Still {
-    who: Who,
-    /// By the fault at this place.
-    fault: usize,
-    until_us: u64,
-    /// Its tasks that want to go on.
-    tasks: Vec<Waker>,
 }
 
 /// A process dies when it comes to a fault point for the n-th time.
@@ -462,74 +452,9 @@ impl State {
         }
     }
 
-    /// A process stands still, because of the fault at this place.
-    pub(crate) fn stand_still(&mut self, who: Who, fault: usize, until_us: u64) {
-        if self.stands_still(who) {
-            // The later end is that of both.
-            if let Some(still) = self.still.get_mut(&who.worker)
-                && until_us > still.until_us
-            {
-                (still.fault, still.until_us) = (fault, until_us);
-                self.disturb(Some(who), until_us, "standing still");
-            }
-            return;
-        }
-        let tasks = Vec::new();
-        let still = Still {
-            who,
-            fault,
-            until_us,
-            tasks,
-        };
-        self.still.insert(who.worker, still);
-        self.observe(&Event::Paused { who });
-        self.disturb(Some(who), until_us, "standing still");
-    }
-
-    pub(crate) fn stands_still(&self, who: Who) -> bool {
-        let still = self.still.get(&who.worker);
-        still.is_some_and(|still| still.who == who)
-    }
-
-    /// The process that stands still because of the fault at this place goes on.
-    pub(crate) fn goes_on(&mut self, fault: usize) {
-        let mut still = self.still.iter();
-        let Some((&worker, _)) = still.find(|(_, still)| still.fault == fault) else {
-            return;
-        };
-        let still = self.still.remove(&worker).expect("it was found");
-        let who = still.who;
-        if self.is_up(who) {
-            self.observe(&Event::Resumed { who });
-        }
-        still.tasks.into_iter().for_each(Waker::wake);
-    }
-
     /// Whether the process of this worker has crashed, or stopped.
     pub(crate) fn is_gone(&self, id: WorkerId) -> bool {
         self.who(id).is_some_and(|who| !self.is_up(who))
-    }
-
-    /// Whether a task of a process may be polled now.
-    pub(crate) fn begin_turn(&mut self, id: WorkerId, run: Option<Run>, task: &Waker) -> bool {
-        let Some(who) = self.who(id) else {
-            return true;
-        };
-        if !self.is_up(who) {
-            // Nothing of it ever goes on: it is about to be dropped.
-            return false;
-        }
-        if let Some(still) = self.still.get_mut(&who.worker).filter(|s| s.who == who) {
-            still.tasks.push(task.clone());
-            return false;
-        }
-        self.at_turn = Some((who, run));
-        true
-    }
-
-    /// Whose task is polled, and the run that it performs.
-    pub(crate) fn at_turn(&self) -> Option<(Who, Option<Run>)> {
-        self.at_turn
     }
 
     pub(crate) fn asked_for_inputs(&mut self, count: u32) {
@@ -540,15 +465,6 @@ impl State {
     pub(crate) fn make_id(&mut self) -> JobId {
         self.ids_made += 1;
         job_id(self.ids_made)
-    }
-
-    /// The test itself is polled.
-    pub(crate) fn begin_turn_of_test(&mut self) {
-        self.at_turn = Some((Who::OUTSIDE, None));
-    }
-
-    pub(crate) fn end_turn(&mut self) {
-        self.at_turn = None;
     }
 
     /// A process has stopped.

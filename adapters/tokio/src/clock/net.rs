@@ -120,8 +120,8 @@ fn end(clock: &ManualClock, patience: Duration, first: &str) -> ! {
         io::stderr(),
         "\na manual clock was forgotten, on which the thread {first:?} was the first to sleep: \
          for {patience:?} of real time nobody moved it and nothing was busy. {}. Advance the \
-         clock. `ClockController::wait_for` ends a test where it waits in vain, without this process; \
-         `ClockController::set_patience` sets how long a clock may be forgotten, `None` for \
+         clock. `ClockController::wait_for` ends a test where it waits in vain, without this \
+         process; `ClockController::set_patience` sets how long a clock may be forgotten, `None` for \
          ever. The process ends",
         clock.waiting()
     );
