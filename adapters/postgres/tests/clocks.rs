@@ -97,15 +97,26 @@ async fn each_schema_has_a_clock_of_its_own() {
 }
 
 #[tokio::test]
-async fn the_clock_is_held_until_the_last_clone_is_dropped_and_not_by_its_end_of_polling() {
+async fn a_store_that_is_closed_lets_go_of_its_clock_and_still_spawns() {
+    let (database, observer) = TestDatabase::with_store().await;
+    let store = store(&database).with_clock(new_clock()).await.unwrap();
+    let clone = store.clone();
+    store.close().await;
+    wait_until("the connection is closed", || async {
+        holders(&observer).await.is_empty()
+    })
+    .await;
+    let spawn = Command::Spawn(vec![new_job(1, "a")]);
+    clone.execute(None, &spawn).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_clock_is_held_until_the_last_clone_is_dropped() {
     let (database, observer) = TestDatabase::with_store().await;
     let first = store(&database).with_clock(new_clock()).await.unwrap();
     let clone = first.clone();
-    first.close().await;
     drop(first);
     assert_eq!(holders(&observer).await.len(), 1);
-    let spawn = Command::Spawn(vec![new_job(1, "a")]);
-    clone.execute(None, &spawn).await.unwrap();
 
     let (waits, other) = (Arc::new(Barrier::new(2)), store(&database));
     let waiting = {

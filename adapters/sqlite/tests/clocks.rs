@@ -72,9 +72,7 @@ async fn the_clock_of_a_file_is_shared_and_kept_until_the_last_store_is_dropped(
     let first = store.with_clock(clock).await.unwrap();
     let clone = first.clone();
     let second = other.with_clock(clock).await.unwrap();
-    first.close().await;
     drop((first, second));
-    run(&clone, &spawn(1)).await;
 
     let waits = Arc::new(Barrier::new(2));
     let other = SqliteStore::open(path_in(&place)).await.unwrap();
@@ -89,6 +87,17 @@ async fn the_clock_of_a_file_is_shared_and_kept_until_the_last_store_is_dropped(
     assert!(!waiting.is_finished());
     drop(clone);
     waiting.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_store_that_is_closed_lets_go_of_its_clock_and_still_spawns() {
+    let (store, place) = on_file().await;
+    let store = store.with_clock(new_clock()).await.unwrap();
+    let clone = store.clone();
+    store.close().await;
+    let other = SqliteStore::open(path_in(&place)).await.unwrap();
+    other.with_clock(new_clock()).await.unwrap();
+    run(&clone, &spawn(1)).await;
 }
 
 #[tokio::test]
