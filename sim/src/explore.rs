@@ -154,34 +154,43 @@ fn simulate(plan: Plan, seed: u64) -> (Report, Option<Failure>) {
 
 /// The first event in which two simulations of one scenario differ.
 pub fn difference(scenario: &Scenario, run: &dyn Fn(&Scenario, Keep) -> Report) -> Violation {
+    let Some((one, other, place)) = differing(scenario, run) else {
+        let text = "two simulations had different hashes, and then no more";
+        return Violation::new(DETERMINISM, text);
+    };
+    let text = |report: &Report| match report.trace.entries.get(place) {
+        Some(Entry {
+            at_us, who, text, ..
+        }) => {
+            let who = who.map_or("the store".to_owned(), |who| who.to_string());
+            format!("at {at_us} us {who} {text}")
+        }
+        None => "it is over".to_owned(),
+    };
+    let text = format!(
+        "two simulations differ first in event {place}: {}, or {}",
+        text(&one),
+        text(&other)
+    );
+    Violation::new(DETERMINISM, text)
+}
+
+/// Two simulations of one scenario that differ, and the place of the first event in which
+/// they do.
+pub(crate) fn differing(
+    scenario: &Scenario,
+    run: &dyn Fn(&Scenario, Keep) -> Report,
+) -> Option<(Report, Report, usize)> {
     let keep = Keep {
         hashes: true,
         ..Keep::TRACE
     };
-    for _ in 0..DIFFERENCE_TRIES {
+    (0..DIFFERENCE_TRIES).find_map(|_| {
         let (one, other) = (run(scenario, keep), run(scenario, keep));
         let mut places = 0..one.hashes.len().max(other.hashes.len());
-        let differs = places.find(|place| one.hashes.get(*place) != other.hashes.get(*place));
-        if let Some(place) = differs {
-            let text = |report: &Report| match report.trace.entries.get(place) {
-                Some(Entry {
-                    at_us, who, text, ..
-                }) => {
-                    let who = who.map_or("the store".to_owned(), |who| who.to_string());
-                    format!("at {at_us} us {who} {text}")
-                }
-                None => "it is over".to_owned(),
-            };
-            let text = format!(
-                "two simulations differ first in event {place}: {}, or {}",
-                text(&one),
-                text(&other)
-            );
-            return Violation::new(DETERMINISM, text);
-        }
-    }
-    let text = "two simulations had different hashes, and then no more";
-    Violation::new(DETERMINISM, text)
+        let place = places.find(|place| one.hashes.get(*place) != other.hashes.get(*place))?;
+        Some((one, other, place))
+    })
 }
 
 /// The check that two simulations of one scenario are the same.

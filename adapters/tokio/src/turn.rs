@@ -10,7 +10,7 @@ pub use simulated::{Turns, Wait, set_turns};
 
 use std::time::Duration;
 
-use job_engine::{Run, WorkerId};
+use job_engine::{Run, Worker, WorkerId};
 
 use crate::clock::ClockHandle;
 #[cfg(not(feature = "sim"))]
@@ -26,16 +26,11 @@ pub fn in_turn<F: Future + 'static>(
     simulated::Turn::new(worker, run, future)
 }
 
-/// How the driver of `worker` waits until it has to look again; `rests` is how often it
-/// does, if it has nothing else to do.
+/// How the driver of `worker` waits until it has to look again.
 #[cfg(feature = "sim")]
-pub(crate) async fn wait(
-    worker: WorkerId,
-    clock: &ClockHandle,
-    duration: Duration,
-    rests: Option<Duration>,
-) {
-    match rests.and_then(|period| simulated::wait(worker, duration, period)) {
+pub(crate) async fn wait(worker: &Worker, clock: &ClockHandle, duration: Duration) {
+    let rests = worker.rests();
+    match rests.and_then(|period| simulated::wait(worker.id(), duration, period)) {
         Some(wait) => wait.await,
         None => clock.sleep(duration).await,
     }
@@ -45,12 +40,7 @@ pub(crate) async fn wait(
 #[cfg(not(feature = "sim"))]
 #[inline(always)]
 #[track_caller]
-pub(crate) fn wait(
-    _: WorkerId,
-    clock: &ClockHandle,
-    duration: Duration,
-    _: Option<Duration>,
-) -> ClockSleep {
+pub(crate) fn wait(_: &Worker, clock: &ClockHandle, duration: Duration) -> ClockSleep {
     clock.sleep(duration)
 }
 

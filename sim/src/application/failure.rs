@@ -4,9 +4,10 @@ use std::error::Error;
 use std::fmt;
 use std::thread;
 
+use super::SEEDS_VARIABLE;
 use super::suspect::suspect;
-use super::{DETERMINISM, SEEDS_VARIABLE};
 use crate::check::Violation;
+use crate::explore::DETERMINISM;
 use crate::recorder::{Keep, Report};
 use crate::scenario::Scenario;
 use crate::timeline::{TerminalOptions, terminal};

@@ -13,6 +13,7 @@ use std::time::Duration;
 use job::JobPollerConfig;
 
 use crate::check::Violation;
+use crate::explore::DETERMINISM;
 use crate::recorder::{Keep, Report};
 use crate::scenario::{Deployment, Scenario};
 use crate::shrink::{Shrunk, shrink};
@@ -21,16 +22,12 @@ pub use sim::{Sim, Unanswered};
 use simulate::simulate;
 pub use table::SimulatedTable;
 
-/// What [`Sim`] is called when it is printed.
-const NAME: &str = "Sim";
 /// The check that the assertions of the test hold.
 const ASSERTION: &str = "an assertion";
 /// The check that all jobs end.
 const UNSETTLED: &str = "all jobs end";
 /// The check that the test ends.
 const ENDLESS: &str = "the test ends";
-/// The check that a seed always gives the same.
-const DETERMINISM: &str = "determinism";
 
 /// The seeds of a simulation that names none.
 const SEEDS: Range<u64> = 0..100;

@@ -16,7 +16,7 @@ use job_tokio::to_datetime;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::{NAME, UNSETTLED};
+use super::UNSETTLED;
 use crate::check::Violation;
 use crate::event::{Call, Who};
 use crate::paused::backend::Simulated;
@@ -317,7 +317,7 @@ impl Sim {
 
 impl fmt::Debug for Sim {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct(NAME)
+        f.debug_struct("Sim")
             .field("seed", &self.seed())
             .field("now", &self.now())
             .finish_non_exhaustive()

@@ -16,7 +16,7 @@ use super::{ASSERTION, ENDLESS};
 use crate::check::Violation;
 use crate::panics::{self, Watch};
 use crate::paused::state::World;
-use crate::paused::worker::{Order, work};
+use crate::paused::worker::{Order, start_all};
 use crate::paused::{check, observed, timetable, wire};
 use crate::recorder::{Keep, Report};
 use crate::scenario::Scenario;
@@ -82,7 +82,7 @@ async fn run<T: Future<Output = ()>>(world: &World, test: impl FnOnce() -> T) ->
                 }
                 break;
             }
-            () = world.is_registered(), if processes.is_empty() => start(world, &mut processes),
+            () = world.is_registered(), if processes.is_empty() => start_all(world, &mut processes),
             () = &mut too_long => {
                 let text = "the test still waits, a year after things ceased to go wrong";
                 world.state().violated(Violation::new(ENDLESS, text));
@@ -108,14 +108,6 @@ async fn in_turn_of_test<T: Future>(world: &World, test: T) -> T::Output {
         polled
     })
     .await
-}
-
-fn start(world: &World, processes: &mut JoinSet<()>) {
-    for (place, worker) in world.scenario().workers.iter().enumerate() {
-        let (orders, of_worker) = mpsc::unbounded_channel();
-        world.state().takes_orders(worker.key, orders);
-        processes.spawn(work(world.clone(), place, of_worker));
-    }
 }
 
 /// While it lives, the ids of new jobs are those of its world.

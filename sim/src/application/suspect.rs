@@ -1,31 +1,21 @@
 //! Who is to blame when a seed does not always give the same.
 
-use super::DETERMINISM;
 use crate::check::Violation;
+use crate::explore::{DETERMINISM, differing};
 use crate::recorder::{Keep, Report};
 use crate::scenario::Scenario;
 use crate::trace::{Entry, Kind};
 
-/// So often a scenario is simulated again to see where it differs.
-const TRIES: u32 = 10;
-
 /// The first event in which two simulations of a scenario differ, and whose doing it is.
 pub(super) fn suspect(scenario: &Scenario, run: &dyn Fn(&Scenario, Keep) -> Report) -> Violation {
-    let keep = Keep {
-        hashes: true,
-        ..Keep::TRACE
-    };
-    let reports = (0..TRIES).map(|_| (run(scenario, keep), run(scenario, keep)));
-    let differ = reports.filter_map(|(one, other)| {
-        let mut places = 0..one.hashes.len().max(other.hashes.len());
-        let place = places.find(|place| one.hashes.get(*place) != other.hashes.get(*place))?;
-        Some(describe(&one, &other, place))
-    });
-    let text = differ.into_iter().next().unwrap_or_else(|| {
-        "two simulations of the seed differed, and then no more: look for what is shared by \
+    let text = match differing(scenario, run) {
+        Some((one, other, place)) => describe(&one, &other, place),
+        None => {
+            "two simulations of the seed differed, and then no more: look for what is shared by \
          all simulations of the process, such as a static"
-            .to_owned()
-    });
+                .to_owned()
+        }
+    };
     Violation::new(DETERMINISM, text)
 }
 

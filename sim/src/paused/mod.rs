@@ -74,13 +74,7 @@ async fn simulate(scenario: &Scenario, keep: Keep) -> Report {
     let (orders, of_outside) = mpsc::unbounded_channel();
     world.state().outside_is_up(orders);
     processes.spawn(worker::outside(world.clone(), of_outside));
-    for place in 0..scenario.workers.len() {
-        let (orders, of_worker) = mpsc::unbounded_channel();
-        world
-            .state()
-            .takes_orders(scenario.workers[place].key, orders);
-        processes.spawn(worker::work(world.clone(), place, of_worker));
-    }
+    worker::start_all(&world, &mut processes);
     tasks.spawn(timetable::act(world.clone()));
     let end = world.sleep_until(scenario.horizon_ms * 1_000);
     tokio::pin!(end);

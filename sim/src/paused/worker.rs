@@ -4,7 +4,8 @@
 use std::future::Future;
 use std::pin::Pin;
 
-use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::mpsc::{self, UnboundedReceiver};
+use tokio::task::JoinSet;
 
 use super::process::Process;
 use super::state::World;
@@ -44,8 +45,17 @@ pub(crate) async fn outside(world: World, mut orders: Orders) {
     live(&world, Who::OUTSIDE, process, &mut orders).await;
 }
 
+/// Begins the lives of all workers.
+pub(crate) fn start_all(world: &World, processes: &mut JoinSet<()>) {
+    for (place, worker) in world.scenario().workers.iter().enumerate() {
+        let (orders, of_worker) = mpsc::unbounded_channel();
+        world.state().takes_orders(worker.key, orders);
+        processes.spawn(work(world.clone(), place, of_worker));
+    }
+}
+
 /// The life of the worker at this place.
-pub(crate) async fn work(world: World, place: usize, mut orders: Orders) {
+async fn work(world: World, place: usize, mut orders: Orders) {
     let spec = world.scenario().workers[place].clone();
     let mut knobs = spec.knobs.clone();
     let mut start_us = spec.start_ms * 1_000;

@@ -330,7 +330,7 @@ async fn wait_until(worker: &Worker, clock: &ClockHandle) {
         Some(at) => {
             let left = at.saturating_since(clock.timestamp());
             if !left.is_zero() {
-                wait(worker.id(), clock, left, worker.rests()).await;
+                wait(worker, clock, left).await;
             }
         }
         None => std::future::pending().await,
