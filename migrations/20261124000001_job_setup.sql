@@ -31,6 +31,10 @@ CREATE TABLE job_live (
     attempt integer NOT NULL DEFAULT 1,
     -- Crashes in a row.
     crashes integer NOT NULL DEFAULT 0,
+    -- Interruptions since a run last ended otherwise.
+    interruptions integer NOT NULL DEFAULT 0,
+    -- Since when no program that took the job could decode its config, if that is so.
+    undecodable_since timestamptz,
     -- The lease; null while the job is pending.
     worker uuid,
     claim_seq bigint,
@@ -63,10 +67,11 @@ CREATE TABLE job_runs (
     fence bigint NOT NULL,
     attempt integer NOT NULL,
     worker uuid NOT NULL,
+    claim_seq bigint NOT NULL,
     claimed_at timestamptz NOT NULL,
     ended_at timestamptz NOT NULL,
     -- 1 completed, 2 rescheduled, 3 retried, 4 errored, 5 released, 6 lost,
-    -- 7 abandoned.
+    -- 7 abandoned, 8 interrupted, 9 undecodable.
     run_end smallint NOT NULL,
     error text,
     -- When the next run was due; null if the job was over.

@@ -31,6 +31,7 @@ impl Engine {
                 job_type: JobType::new(JOB_TYPE),
                 retry: RetrySettings::default(),
                 crashes_max: Some(job::CRASHES_MAX_DEFAULT),
+                undecodable_max: job::UNDECODABLE_MAX_DEFAULT,
             }],
             jobs_max: poller.max_jobs_per_process as u32,
             jobs_min: poller.min_jobs_per_process as u32,
@@ -89,6 +90,7 @@ impl Engine {
             }
             Command::Reclaim(_) => Reply::Reclaimed(Vec::new()),
             Command::Checkpoint(_) => Reply::Checkpointed(Written::Applied),
+            Command::Hold(_) => Reply::Held(Written::Applied),
             Command::Spawn(_) | Command::Find(_) => unreachable!("no worker sends {command:?}"),
         }
     }
@@ -103,11 +105,14 @@ impl Engine {
                     run: Run {
                         job: JobId(Uuid::from_u128(self.jobs)),
                         fence: Fence::NONE.next(),
+                        claim: claim.id,
                     },
                     job_type: quota.job_type.clone(),
                     attempt: 1,
                     due_at: self.now,
                     spawned_at: self.now,
+                    interruptions: 0,
+                    undecodable_since: None,
                     config: Payload::from_json("{}"),
                     state: None,
                     trace: None,
@@ -117,6 +122,7 @@ impl Engine {
         Claimed {
             now: self.now,
             jobs,
+            left: Vec::new(),
             next_due: Vec::new(),
         }
     }

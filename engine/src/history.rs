@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{Fence, JobId, JobType, WorkerId};
+use crate::ids::{ClaimId, Fence, JobId, JobType, Run, WorkerId};
 use crate::lifecycle::{Event, RunEnd, State};
 use crate::payload::{ErrorText, Payload};
 use crate::time::Timestamp;
@@ -35,6 +35,12 @@ pub struct Live {
     pub attempt: u32,
     /// Crashes in a row.
     pub crashes: u32,
+    /// How often it was interrupted since a run of it last ended otherwise.
+    #[serde(default)]
+    pub interruptions: u32,
+    /// Since when no worker that took it could decode its config, if that is so.
+    #[serde(default)]
+    pub undecodable_since: Option<Timestamp>,
     /// When it is or was due.
     pub due_at: Timestamp,
     /// The last claim.
@@ -67,6 +73,9 @@ pub struct RunRecord {
     pub attempt: u32,
     /// Who ran it.
     pub worker: WorkerId,
+    /// By which of his claims.
+    #[serde(default)]
+    pub claim_seq: i64,
     /// When it was claimed.
     pub claimed_at: Timestamp,
     /// When its end was recorded.
@@ -77,6 +86,37 @@ pub struct RunRecord {
     pub error: Option<ErrorText>,
     /// When the next run was due; `None` if the job was over.
     pub next_due_at: Option<Timestamp>,
+}
+
+impl Live {
+    /// The run that goes on, of the job with this id.
+    pub fn run(&self, job: JobId) -> Option<Run> {
+        let Lease {
+            worker, claim_seq, ..
+        } = self.lease?;
+        Some(Run {
+            job,
+            fence: self.fence,
+            claim: ClaimId {
+                worker,
+                seq: claim_seq,
+            },
+        })
+    }
+}
+
+impl RunRecord {
+    /// Which run it was, of the job with this id.
+    pub fn run(&self, job: JobId) -> Run {
+        Run {
+            job,
+            fence: self.fence,
+            claim: ClaimId {
+                worker: self.worker,
+                seq: self.claim_seq,
+            },
+        }
+    }
 }
 
 impl Snapshot {

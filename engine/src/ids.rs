@@ -162,12 +162,18 @@ impl fmt::Display for Fence {
 
 /// One run of a job: what a claim granted. Every write of the runner or its
 /// worker names it.
+///
+/// Job and fence tell it from all other runs of the job, unless the database has
+/// forgotten a commit, as one that fails over to a replica may: then it gives the fence
+/// a second time. Hence the claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Run {
     /// The job.
     pub job: JobId,
-    /// The claim that started the run.
+    /// Which claim of the job started the run.
     pub fence: Fence,
+    /// Whose claim that was, and which of his.
+    pub claim: ClaimId,
 }
 
 impl fmt::Display for Run {

@@ -37,18 +37,24 @@ pub enum RunEnd {
     Retried = 3,
     /// The runner failed for the last time.
     Errored = 4,
-    /// The worker shut down and put the job back; the attempt does not count.
+    /// The worker put the job back before its runner began; the attempt does not count.
     Released = 5,
     /// The lease ran out: the worker died, hung or was cut off.
     Lost = 6,
     /// The lease ran out and the job has no attempt left, or has crashed its
     /// worker too often.
     Abandoned = 7,
+    /// The worker shut down while the runner was at work, or its process is known to be
+    /// gone; the attempt does not count.
+    Interrupted = 8,
+    /// The config could not be decoded by the program that took the job; the attempt does
+    /// not count.
+    Undecodable = 9,
 }
 
 impl RunEnd {
     /// All of them, for stores that read the number back.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::Completed,
         Self::Rescheduled,
         Self::Retried,
@@ -56,6 +62,8 @@ impl RunEnd {
         Self::Released,
         Self::Lost,
         Self::Abandoned,
+        Self::Interrupted,
+        Self::Undecodable,
     ];
 
     /// The number that the stores write.
@@ -77,7 +85,12 @@ impl RunEnd {
     pub const fn is_final(self) -> bool {
         match self {
             Self::Completed | Self::Errored | Self::Abandoned => true,
-            Self::Rescheduled | Self::Retried | Self::Released | Self::Lost => false,
+            Self::Rescheduled
+            | Self::Retried
+            | Self::Released
+            | Self::Lost
+            | Self::Interrupted
+            | Self::Undecodable => false,
         }
     }
 }
@@ -99,14 +112,18 @@ impl State {
     ///
     /// [`IllegalEvent`] for a pair that the table does not have.
     pub fn next(self, event: Event) -> Result<Self, IllegalEvent> {
-        use RunEnd::{Abandoned, Completed, Errored, Lost, Released, Rescheduled, Retried};
+        use RunEnd::{
+            Abandoned, Completed, Errored, Interrupted, Lost, Released, Rescheduled, Retried,
+            Undecodable,
+        };
         match (self, event) {
             (State::Pending, Event::Claimed) => Ok(State::Running),
             (State::Running, Event::Ended(Completed)) => Ok(State::Completed),
             (State::Running, Event::Ended(Errored | Abandoned)) => Ok(State::Errored),
-            (State::Running, Event::Ended(Rescheduled | Retried | Released | Lost)) => {
-                Ok(State::Pending)
-            }
+            (
+                State::Running,
+                Event::Ended(Rescheduled | Retried | Released | Lost | Interrupted | Undecodable),
+            ) => Ok(State::Pending),
             (State::Running, Event::Claimed)
             | (State::Pending, Event::Ended(_))
             | (State::Completed | State::Errored, Event::Claimed | Event::Ended(_)) => {
@@ -135,7 +152,7 @@ mod tests {
             assert_eq!(state.is_final(), end.is_final(), "{end:?}");
             assert_eq!(RunEnd::from_code(end.code()), Some(end));
         }
-        assert_eq!(RunEnd::from_code(8), None);
+        assert_eq!(RunEnd::from_code(10), None);
     }
 
     #[test]

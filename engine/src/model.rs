@@ -12,14 +12,14 @@ use std::ops::Bound;
 use uuid::Uuid;
 
 use crate::history::{Lease, Live, RunRecord, Snapshot};
-use crate::ids::{ClaimId, JobId, JobType, Run};
+use crate::ids::{JobId, JobType, Run};
 use crate::lifecycle::RunEnd;
 use crate::limits::COUNT_MAX;
 use crate::payload::ErrorText;
 use crate::planted::{Bug, planted};
 use crate::store::{
-    AfterCrash, Checkpoint, Claim, Claimed, ClaimedJob, Command, Finish, Heartbeat, NewJob,
-    Outcome, Reclaim, Reclaimed, Rejection, Reply, Spawned, Written,
+    AfterCrash, Checkpoint, Claim, Claimed, ClaimedJob, Command, Finish, Heartbeat, Left, LeftOut,
+    NewJob, Outcome, Reclaim, Reclaimed, Rejection, Reply, Spawned, Written,
 };
 use crate::time::Timestamp;
 
@@ -65,6 +65,7 @@ impl ModelStore {
             }
             Command::Heartbeat(heartbeat) => Reply::Heartbeat(self.heartbeat(now, heartbeat)),
             Command::Checkpoint(checkpoint) => Reply::Checkpointed(self.checkpoint(checkpoint)),
+            Command::Hold(run) => Reply::Held(self.hold(*run)),
             Command::Reclaim(reclaim) => Reply::Reclaimed(self.reclaim(now, reclaim)),
             Command::Find(job) => Reply::Found(self.find(*job).cloned().map(Box::new)),
         })
@@ -140,8 +141,10 @@ impl ModelStore {
         let unique = self.unique_types.get(&new.job_type);
         let unique =
             unique.filter(|id| !planted(Bug::UniqueFreedAtEnd) || self.jobs[id].job.live.is_some());
-        if new.unique_type && unique.is_some() {
-            return Spawned::DuplicateUniqueType;
+        if new.unique_type
+            && let Some(existing) = unique
+        {
+            return Spawned::DuplicateUniqueType(*existing);
         }
         let job = Snapshot {
             id: new.id,
@@ -153,6 +156,8 @@ impl ModelStore {
             live: Some(Live {
                 attempt: 1,
                 crashes: 0,
+                interruptions: 0,
+                undecodable_since: None,
                 due_at: new.due.resolve(now),
                 fence: crate::ids::Fence::NONE,
                 state: None,
@@ -169,6 +174,7 @@ impl ModelStore {
         let mut claimed = Claimed {
             now,
             jobs: Vec::new(),
+            left: Vec::new(),
             next_due: Vec::new(),
         };
         #[cfg(feature = "planted")]
@@ -176,9 +182,9 @@ impl ModelStore {
             self.memory.lease = claim.lease;
         }
         if claim.repeat && !planted(Bug::RepeatedClaimTakesMore) {
-            claimed.jobs = self.renew_claim(now, claim);
+            (claimed.jobs, claimed.left) = self.renew_claim(now, claim);
         }
-        if claimed.jobs.is_empty() {
+        if claimed.jobs.is_empty() && claimed.left.is_empty() {
             for quota in &claim.quotas {
                 let due = self.due(now, &quota.job_type, quota.jobs_max as usize);
                 if due.len() < quota.jobs_max as usize {
@@ -197,20 +203,39 @@ impl ModelStore {
         claimed
     }
 
-    /// The jobs that run by this very claim, their lease renewed.
-    fn renew_claim(&mut self, now: Timestamp, claim: &Claim) -> Vec<ClaimedJob> {
-        let ClaimId { worker, seq } = claim.id;
+    /// The jobs that run by this very claim, their lease renewed: those that the quotas
+    /// have room for, the longest due first, and the others.
+    fn renew_claim(&mut self, now: Timestamp, claim: &Claim) -> (Vec<ClaimedJob>, Vec<Left>) {
         let mut jobs = Vec::new();
         for id in &self.running {
             let entry = self.jobs.get_mut(id).expect("a running job exists");
             let live = entry.job.live.as_mut().expect("a running job is live");
-            let lease = live.lease.as_mut().expect("a running job has a lease");
-            if (lease.worker, lease.claim_seq) == (worker, seq) {
+            let run = live.run(*id).expect("a running job has a run");
+            if run.claim == claim.id {
+                let lease = live.lease.as_mut().expect("a running job has a lease");
                 lease.expires_at = now.saturating_add(claim.lease);
                 jobs.push(claimed_job(&entry.job));
             }
         }
-        jobs
+        jobs.sort_by_key(|job| (job.due_at, job.run.job));
+        let quotas = claim.quotas.iter();
+        let mut room: BTreeMap<&JobType, u32> = quotas
+            .map(|quota| (&quota.job_type, quota.jobs_max))
+            .collect();
+        let (kept, left): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|job| {
+            let room = room.get_mut(&job.job_type);
+            room.is_some_and(|room| {
+                let fits = *room > 0;
+                *room -= u32::from(fits);
+                fits
+            })
+        });
+        let left = left.into_iter().map(|job| Left {
+            run: job.run,
+            job_type: job.job_type,
+            why: LeftOut::BeyondQuota,
+        });
+        (kept, left.collect())
     }
 
     /// Up to `jobs_max` jobs of a type that are due, the longest due first.
@@ -298,21 +323,45 @@ impl ModelStore {
                     Outcome::Retried { delay, attempt, .. } => {
                         (now.saturating_add(*delay), (*attempt).min(COUNT_MAX))
                     }
-                    Outcome::Released if planted(Bug::ReleaseCountsAttempt) => {
+                    Outcome::Released | Outcome::Interrupted
+                        if planted(Bug::ReleaseCountsAttempt) =>
+                    {
                         (now, live.attempt.saturating_add(1).min(COUNT_MAX))
                     }
-                    Outcome::Released => (now, live.attempt),
+                    Outcome::Released | Outcome::Interrupted => (now, live.attempt),
+                    Outcome::Undecodable { .. } if planted(Bug::UndecodableCountsAttempt) => {
+                        (now, live.attempt.saturating_add(1).min(COUNT_MAX))
+                    }
+                    Outcome::Undecodable { delay, .. } => {
+                        (now.saturating_add(*delay), live.attempt)
+                    }
                 };
-                // What is put back says nothing about the job.
-                let crashes = match outcome {
-                    Outcome::Released => live.crashes,
-                    _ => 0,
-                };
-                Some(Live {
+                let live = Live {
                     due_at,
                     attempt,
-                    crashes,
                     ..live
+                };
+                // What is put back says nothing about the job.
+                Some(match outcome {
+                    Outcome::Released => live,
+                    Outcome::Interrupted => Live {
+                        interruptions: live.interruptions.saturating_add(1).min(COUNT_MAX),
+                        undecodable_since: None,
+                        ..live
+                    },
+                    Outcome::Undecodable { .. } => Live {
+                        undecodable_since: live.undecodable_since.or(Some(now)),
+                        ..live
+                    },
+                    Outcome::Completed
+                    | Outcome::Rescheduled { .. }
+                    | Outcome::Retried { .. }
+                    | Outcome::Errored { .. } => Live {
+                        crashes: 0,
+                        interruptions: 0,
+                        undecodable_since: None,
+                        ..live
+                    },
                 })
             },
         );
@@ -322,7 +371,7 @@ impl ModelStore {
     /// A repeat of the write that ended the run is no news; any other is stale.
     fn was_finished(&self, run: Run, end: RunEnd) -> Written {
         let runs = self.jobs.get(&run.job).map_or(&[][..], |e| &e.job.runs);
-        let known = runs.iter().any(|r| r.fence == run.fence && r.end == end);
+        let known = runs.iter().any(|r| r.run(run.job) == run && r.end == end);
         if known && !planted(Bug::RepeatedFinishIsStale) {
             Written::Applied
         } else {
@@ -361,6 +410,13 @@ impl ModelStore {
         })
     }
 
+    fn hold(&self, run: Run) -> Written {
+        match self.is_running(run) {
+            true => Written::Applied,
+            false => Written::Stale,
+        }
+    }
+
     fn reclaim(&mut self, now: Timestamp, reclaim: &Reclaim) -> Vec<Reclaimed> {
         let page = if planted(Bug::ReclaimPageHidesOthers) {
             1
@@ -381,12 +437,8 @@ impl ModelStore {
                 let live = job.live.as_ref()?;
                 let lease = live.lease?;
                 let alive = lease.expires_at.saturating_since(lease.claimed_at);
-                let run = Run {
-                    job: *id,
-                    fence: live.fence,
-                };
                 Some((
-                    run,
+                    live.run(*id)?,
                     live.attempt,
                     policy.after_crash(live.attempt, live.crashes, alive),
                 ))
@@ -469,6 +521,7 @@ impl ModelStore {
                 fence,
                 attempt,
                 worker: lease.worker,
+                claim_seq: lease.claim_seq,
                 claimed_at: lease.claimed_at,
                 ended_at: now,
                 end,
@@ -490,7 +543,7 @@ impl ModelStore {
 
     fn is_running(&self, run: Run) -> bool {
         let live = self.find(run.job).and_then(|job| job.live.as_ref());
-        live.is_some_and(|live| live.lease.is_some() && live.fence == run.fence)
+        live.and_then(|live| live.run(run.job)) == Some(run)
     }
 
     /// Changes a job and keeps the indexes right.
@@ -528,14 +581,13 @@ impl ModelStore {
 fn claimed_job(job: &Snapshot) -> ClaimedJob {
     let live = job.live.as_ref().expect("a claimed job is live");
     ClaimedJob {
-        run: Run {
-            job: job.id,
-            fence: live.fence,
-        },
+        run: live.run(job.id).expect("a claimed job has a lease"),
         job_type: job.job_type.clone(),
         attempt: live.attempt,
         due_at: live.due_at,
         spawned_at: job.spawned_at,
+        interruptions: live.interruptions,
+        undecodable_since: live.undecodable_since,
         config: job.config.clone(),
         state: live.state.clone(),
         trace: job.trace.clone(),
@@ -550,7 +602,7 @@ mod tests {
     use crate::payload::Payload;
     use crate::store::Quota;
     use crate::time::Due;
-    use crate::{WorkerId, store};
+    use crate::{ClaimId, WorkerId, store};
 
     #[test]
     fn the_first_job_is_found_among_those_of_all_types_that_nobody_has_claimed() {

@@ -122,6 +122,8 @@ bugs! {
         "a spawn that is sent again finds its own job and calls it a duplicate";
     SpawnOverwrites, "spawn_overwrites", Model, None,
         "a spawn replaces a pending job that has the same id";
+    UndecodableCountsAttempt, "undecodable_counts_attempt", Model, Some(50),
+        "a job whose config cannot be decoded loses an attempt, and does not wait";
     DelayByWorkerClock, "delay_by_worker_clock", Engine, Some(35),
         "a reschedule after a delay is sent as a time of the worker's clock";
     NextDueByWorkerClock, "next_due_by_worker_clock", Engine, Some(35),
@@ -130,6 +132,10 @@ bugs! {
         "a claim that took all it might is not followed by another until the next poll";
     TypesDoNotTakeTurns, "types_do_not_take_turns", Engine, Some(25),
         "when there are fewer places than types, the same types are always served";
+    MinimumIsABan, "minimum_is_a_ban", Engine, None,
+        "while the least number of jobs run that claims are gathered from, none is claimed";
+    ClaimNeverShrinks, "claim_never_shrinks", Engine, Some(24),
+        "a claim that brought more than arrives in time asks for as much again";
     WakeDuringClaimLost, "wake_during_claim_lost", Engine, Some(23),
         "a wake-up that crosses the reply to a claim is forgotten";
     CapIgnoresRunning, "cap_ignores_running", Engine, None,
@@ -180,6 +186,10 @@ bugs! {
         "one end that is refused takes the other ends of its batch along";
     AbortCountsAsFailure, "abort_counts_as_failure", Engine, None,
         "a run that a shutdown aborts counts as a failed attempt";
+    HealthySoon, "healthy_soon", Engine, Some(50),
+        "a failed run counts as healthy once it lasted for a few times the wait before it";
+    UndecodableForEver, "undecodable_for_ever", Engine, Some(50),
+        "a job whose config nobody can decode is put back for ever";
     RetryKeepsAttempt, "retry_keeps_attempt", Engine, Some(50),
         "a failed run is retried at the same attempt, for ever";
     AttemptCapOffByOne, "attempt_cap_off_by_one", Engine, None,

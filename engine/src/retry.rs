@@ -10,10 +10,32 @@ use crate::planted::{Bug, planted};
 /// The wait before the next attempt is `min_backoff * 2^(attempt - 1)`, at most
 /// `max_backoff`, moved at random by up to `backoff_jitter_pct` percent either
 /// way and never above `max_backoff`. No value of any field overflows.
+///
+/// By default a job that fails at once is tried 30 times within 18 hours:
+///
+/// | after attempt | it waits | since the first run |
+/// |---|---|---|
+/// | 1 | 1 s | 1 s |
+/// | 2 | 2 s | 3 s |
+/// | 3 | 4 s | 7 s |
+/// | 4 | 8 s | 15 s |
+/// | 5 | 16 s | 31 s |
+/// | 6 | 32 s | 1 min 3 s |
+/// | 7 | 1 min 4 s | 2 min 7 s |
+/// | 8 | 2 min 8 s | 4 min 15 s |
+/// | 9 | 4 min 16 s | 8 min 31 s |
+/// | 10 | 8 min 32 s | 17 min 3 s |
+/// | 11 | 17 min 4 s | 34 min 7 s |
+/// | 12 | 34 min 8 s | 1 h 8 min 15 s |
+/// | 13 to 29 | 1 h each | 18 h 8 min 15 s |
+/// | 30 | the job ends as errored | |
+///
+/// Each wait is up to a fifth shorter or, below the hour, longer, and the time that the
+/// runs take comes on top.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RetrySettings {
-    /// Attempts in all, the first included; `None` retries for ever.
-    /// Default 30. A job always runs once: 0 means the same as 1.
+    /// Attempts in all, the first included, however long each of them took; `None`
+    /// retries for ever. Default 30. A job always runs once: 0 means the same as 1.
     pub n_attempts: Option<u32>,
     /// Failures up to this attempt are logged as warnings, later ones as errors;
     /// `None` keeps all at warning. The final one is an error in any case.
@@ -26,10 +48,11 @@ pub struct RetrySettings {
     /// Jitter in percent of the wait, 0 to 100; above 100 counts as 100.
     /// Default 20.
     pub backoff_jitter_pct: u8,
-    /// A run that fails only after it ran for longer than this many times the
-    /// backoff before it was healthy: the job starts again at attempt 1.
-    /// Default 3; 0 never starts again. Time that a job waited for a worker does not count, so that a
-    /// backlog cannot make a job retry for ever.
+    /// A run that fails, or loses its lease, only after it had lived for longer than
+    /// this many times `max_backoff` was healthy: the job starts again at attempt 1.
+    /// So a resident job that ran for days is not ended by its thirtieth failure in a
+    /// year, and a job that takes minutes to fail is. Default 3, with the other defaults
+    /// 3 h; 0 never starts again. The time that a job waits for a worker does not count.
     pub attempt_reset_after_backoff_multiples: u32,
 }
 
@@ -128,28 +151,28 @@ impl RetrySettings {
         self.n_warn_attempts.is_none_or(|last| attempt <= last)
     }
 
-    /// A run that lives for so long counts as healthy at any attempt.
-    pub fn healthy_after(&self) -> Duration {
-        self.healthy_threshold(self.max_backoff)
-    }
-
-    fn was_healthy(&self, attempt: u32, ran: Duration) -> bool {
-        // The first attempt has nothing to reset.
-        let Some(previous @ 1..) = attempt.checked_sub(1) else {
-            return false;
-        };
-        ran > self.healthy_threshold(self.backoff(previous))
-    }
-
+    /// A run that lives for longer counts as healthy.
+    ///
     /// Without a backoff, or with a multiple of zero, every failure would be one
     /// of a healthy run and the job would be retried for ever, so none is.
-    fn healthy_threshold(&self, backoff: Duration) -> Duration {
-        let threshold = backoff.saturating_mul(self.attempt_reset_after_backoff_multiples);
+    pub fn healthy_after(&self) -> Duration {
+        let multiples = self.attempt_reset_after_backoff_multiples;
+        let threshold = self.max_backoff.saturating_mul(multiples);
         if threshold.is_zero() {
             Duration::MAX
         } else {
             threshold
         }
+    }
+
+    fn was_healthy(&self, attempt: u32, ran: Duration) -> bool {
+        if planted(Bug::HealthySoon) {
+            let multiples = self.attempt_reset_after_backoff_multiples;
+            let last = self.backoff(attempt.saturating_sub(1));
+            return attempt > 1 && ran > last.saturating_mul(multiples);
+        }
+        // The first attempt has nothing to start again.
+        attempt > 1 && ran > self.healthy_after()
     }
 }
 
@@ -289,13 +312,54 @@ mod tests {
     #[test]
     fn a_long_healthy_run_starts_the_count_again() {
         let settings = RetrySettings::default();
-        // Attempt 3 was scheduled with a backoff of 2 s; 3 x 2 s is the limit.
-        let short = settings.after_failure(3, Duration::from_secs(6), u64::MAX / 2);
+        let three_hours = Duration::from_secs(3 * 3600);
+        let short = settings.after_failure(3, three_hours, u64::MAX / 2);
         assert!(matches!(short, Verdict::Retry { attempt: 4, .. }));
-        let long = settings.after_failure(3, Duration::from_secs(7), u64::MAX / 2);
+        let longer = three_hours + Duration::from_secs(1);
+        let long = settings.after_failure(3, longer, u64::MAX / 2);
         assert!(matches!(long, Verdict::Retry { attempt: 1, .. }));
         // Also at the cap: the job had recovered.
-        let capped = settings.after_failure(30, Duration::from_secs(4 * 3600), 0);
+        let capped = settings.after_failure(30, longer, 0);
         assert!(matches!(capped, Verdict::Retry { attempt: 1, .. }));
+    }
+
+    /// It was set back to attempt 1 after each run that had taken longer than three times
+    /// the wait before it.
+    #[test]
+    fn a_job_that_takes_its_time_to_fail_is_given_up_after_as_many_attempts() {
+        for (attempts, secs) in [(30, 4), (30, 300), (2, 30)] {
+            let settings = RetrySettings {
+                n_attempts: Some(attempts),
+                backoff_jitter_pct: 0,
+                ..RetrySettings::default()
+            };
+            let (mut attempt, mut waits) = (1, Vec::new());
+            while let Verdict::Retry {
+                delay,
+                attempt: next,
+            } = settings.after_failure(attempt, Duration::from_secs(secs), 0)
+            {
+                waits.push(delay);
+                assert_eq!(next, attempt + 1);
+                attempt = next;
+            }
+            assert_eq!(attempt, attempts);
+            let expected = (1..attempts).map(|failed| settings.backoff(failed));
+            assert_eq!(waits, expected.collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn the_documented_times_are_those_of_the_defaults() {
+        let settings = RetrySettings::default();
+        assert_eq!(settings.n_attempts, Some(30));
+        let secs = |attempts| {
+            (1..=attempts)
+                .map(|n| settings.backoff(n).as_secs())
+                .sum::<u64>()
+        };
+        assert_eq!(secs(12), 3600 + 8 * 60 + 15);
+        assert_eq!(secs(29), 18 * 3600 + 8 * 60 + 15);
+        assert_eq!(settings.healthy_after(), Duration::from_secs(3 * 3600));
     }
 }

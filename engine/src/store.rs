@@ -36,6 +36,9 @@ pub enum Command {
     Heartbeat(Heartbeat),
     /// Keep the execution state of a running job.
     Checkpoint(Checkpoint),
+    /// Keep others from writing what a run is until the transaction that this is part of
+    /// ends. Writes nothing.
+    Hold(Run),
     /// Take back jobs whose lease ran out.
     Reclaim(Reclaim),
     /// Read a job with its history. Writes nothing.
@@ -67,7 +70,8 @@ pub struct Claim {
     /// Names the claim, so that it can be repeated.
     pub id: ClaimId,
     /// The reply to this very claim was lost. If it took jobs that still run,
-    /// the reply is those, with their lease renewed, and nothing more is taken.
+    /// the reply is those, with their lease renewed, and nothing more is taken. What it
+    /// took beyond the quotas is only named ([`Claimed::left`]).
     pub repeat: bool,
     /// The types to take, and how many of each at most. No type twice.
     pub quotas: Vec<Quota>,
@@ -117,8 +121,20 @@ pub enum Outcome {
         /// Why it failed.
         error: ErrorText,
     },
-    /// The worker gives the job back, due at once, at the same attempt.
+    /// The worker gives the job back before its runner began, due at once, at the same
+    /// attempt.
     Released,
+    /// The worker gives back the job that its runner was at work on, due at once, at the
+    /// same attempt.
+    Interrupted,
+    /// The program of the worker cannot decode the config: for others that can, at the
+    /// same attempt.
+    Undecodable {
+        /// So long after the store's now.
+        delay: Duration,
+        /// What is wrong with it.
+        error: ErrorText,
+    },
 }
 
 impl Outcome {
@@ -130,14 +146,21 @@ impl Outcome {
             Outcome::Retried { .. } => RunEnd::Retried,
             Outcome::Errored { .. } => RunEnd::Errored,
             Outcome::Released => RunEnd::Released,
+            Outcome::Interrupted => RunEnd::Interrupted,
+            Outcome::Undecodable { .. } => RunEnd::Undecodable,
         }
     }
 
     /// What went wrong, if anything did.
     pub const fn error(&self) -> Option<&ErrorText> {
         match self {
-            Outcome::Retried { error, .. } | Outcome::Errored { error } => Some(error),
-            Outcome::Completed | Outcome::Rescheduled { .. } | Outcome::Released => None,
+            Outcome::Retried { error, .. }
+            | Outcome::Errored { error }
+            | Outcome::Undecodable { error, .. } => Some(error),
+            Outcome::Completed
+            | Outcome::Rescheduled { .. }
+            | Outcome::Released
+            | Outcome::Interrupted => None,
         }
     }
 }
@@ -175,7 +198,7 @@ pub struct Reclaim {
 ///
 /// The count of crashes in a row starts again when a run ends in any other way
 /// and when the lost run had kept its lease for `healthy_after` since its
-/// claim; in the second case the attempts start again too.
+/// claim; in the second case the attempts start again too, unless it was the first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TypePolicy {
     /// The type.
@@ -202,6 +225,8 @@ pub enum Reply {
     Heartbeat(Vec<Written>),
     /// To [`Command::Checkpoint`].
     Checkpointed(Written),
+    /// To [`Command::Hold`].
+    Held(Written),
     /// To [`Command::Reclaim`].
     Reclaimed(Vec<Reclaimed>),
     /// To [`Command::Find`].
@@ -215,8 +240,8 @@ pub enum Spawned {
     Created,
     /// Another job has the id.
     DuplicateId,
-    /// A unique job of the type exists.
-    DuplicateUniqueType,
+    /// This unique job of the type exists.
+    DuplicateUniqueType(JobId),
 }
 
 /// What became of a write that names a run.
@@ -235,12 +260,39 @@ pub struct Claimed {
     pub now: Timestamp,
     /// The jobs, by due time, then by id.
     pub jobs: Vec<ClaimedJob>,
+    /// Jobs that the claim took as well, and whose config is not in the reply: the worker
+    /// is to end these runs. In the same order.
+    pub left: Vec<Left>,
     /// For each type that has pending jobs, none of them due: when the next one
     /// is. A hint for when to claim again, in the order of the quotas. Types whose
     /// quota was used up are left out, and so are all in a repeat that found its
     /// jobs.
     pub next_due: Vec<(JobType, Timestamp)>,
 }
+
+/// A job that was claimed, and cannot be run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Left {
+    /// The run that a runner cannot be made for.
+    pub run: Run,
+    /// The type of the job.
+    pub job_type: JobType,
+    /// Why not.
+    pub why: LeftOut,
+}
+
+/// Why a claimed job is only named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum LeftOut {
+    /// A repeat of the claim asked for fewer.
+    BeyondQuota,
+    /// What it is is not stored any more: somebody deleted it.
+    SpecGone,
+}
+
+/// The error of a job whose spec was deleted while it lived.
+pub const SPEC_GONE: &str = "the row of the job in job_specs is gone, which only somebody who \
+    deletes rows by hand can do: nothing is left to run it with";
 
 /// A job as its worker gets it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -255,6 +307,10 @@ pub struct ClaimedJob {
     pub due_at: Timestamp,
     /// When it was spawned.
     pub spawned_at: Timestamp,
+    /// How often it was interrupted since a run of it last ended otherwise.
+    pub interruptions: u32,
+    /// Since when no worker that took it could decode its config, if that is so.
+    pub undecodable_since: Option<Timestamp>,
     /// What the runner is given.
     pub config: Payload,
     /// What an earlier run kept.
@@ -335,7 +391,9 @@ pub enum Rejection {
         len_max: usize,
     },
     /// A command that only workers send, in a transaction of the caller.
-    #[error("only spawns, ends, checkpoints, heartbeats and reads can be part of a transaction")]
+    #[error(
+        "only spawns, ends, checkpoints, holds, heartbeats and reads can be part of a transaction"
+    )]
     NotInTransaction,
     /// The database refuses the data, for a reason of its own.
     #[error("the database refuses the data: {0}")]
@@ -395,7 +453,7 @@ impl Command {
                 check_count(reclaim.jobs_max as usize, BATCH_LEN_MAX)?;
                 reclaim.policies.iter().try_for_each(|p| p.job_type.check())
             }
-            Command::Find(_) => Ok(()),
+            Command::Find(_) | Command::Hold(_) => Ok(()),
         }
     }
 }
@@ -419,12 +477,15 @@ impl TypePolicy {
         if planted(Bug::CrashesNeverCounted) {
             return AfterCrash::Retry { attempt, crashes };
         }
-        let (attempt, crashes) = if alive >= self.healthy_after {
-            (1, 1)
+        let next = |count: u32| count.saturating_add(1).min(COUNT_MAX);
+        let healthy = alive >= self.healthy_after;
+        // The first attempt has nothing to start again.
+        let attempt = if healthy && attempt > 1 {
+            1
         } else {
-            let next = |count: u32| count.saturating_add(1).min(COUNT_MAX);
-            (next(attempt), next(crashes))
+            next(attempt)
         };
+        let crashes = if healthy { 1 } else { next(crashes) };
         if self.crashes_max.is_some_and(|max| crashes >= max.max(1)) {
             return AfterCrash::Abandon(CRASHED_TOO_OFTEN);
         }
@@ -498,6 +559,10 @@ mod tests {
         Run {
             job: JobId(Uuid::from_u128(n)),
             fence: Fence(1),
+            claim: ClaimId {
+                worker: WorkerId(Uuid::nil()),
+                seq: 1,
+            },
         }
     }
 

@@ -209,19 +209,22 @@ fn result(source: &mut Source<'_>) -> Result<Option<Reply>, StoreError> {
         0 => return Ok(None),
         1 => return Err(source.store_error()),
         2 => Reply::Spawned(source.several(8, |source| {
+            let existing = source.job_id();
             *source.pick(&[
                 Spawned::Created,
                 Spawned::DuplicateId,
-                Spawned::DuplicateUniqueType,
+                Spawned::DuplicateUniqueType(existing),
             ])
         })),
         3 => Reply::Claimed(Claimed {
             now: source.timestamp(),
             jobs: source.several(4, Source::claimed_job),
+            left: source.several(3, Source::left),
             next_due: source.several(4, |source| (source.job_type(), source.timestamp())),
         }),
         4 => Reply::Finished(source.several(8, written)),
         5 => Reply::Heartbeat(source.several(8, written)),
+        6 if source.flag() => Reply::Held(written(source)),
         6 => Reply::Checkpointed(written(source)),
         7 => Reply::Reclaimed(source.several(4, |source| Reclaimed {
             run: source.run(),

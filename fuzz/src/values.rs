@@ -9,7 +9,8 @@ use job_engine::history::{Lease, Live, RunRecord, Snapshot};
 use job_engine::lifecycle::RunEnd;
 use job_engine::limits::ERROR_LEN_MAX;
 use job_engine::store::{
-    Checkpoint, Claim, ClaimedJob, Finish, Heartbeat, NewJob, Outcome, Quota, Reclaim, TypePolicy,
+    Checkpoint, Claim, ClaimedJob, Finish, Heartbeat, Left, LeftOut, NewJob, Outcome, Quota,
+    Reclaim, TypePolicy,
 };
 use job_engine::{
     ClaimId, Command, Due, ErrorText, Fence, JobId, JobType, Payload, Rejection, RetrySettings,
@@ -128,6 +129,18 @@ impl Source<'_> {
         Run {
             job: self.job_id(),
             fence: self.fence(),
+            claim: ClaimId {
+                worker: self.worker_id(),
+                seq: i64::from(self.byte() % 4),
+            },
+        }
+    }
+
+    pub(crate) fn left(&mut self) -> Left {
+        Left {
+            run: self.run(),
+            job_type: self.job_type(),
+            why: *self.pick(&[LeftOut::BeyondQuota, LeftOut::SpecGone]),
         }
     }
 
@@ -154,6 +167,8 @@ impl Source<'_> {
             attempt: self.u32(),
             due_at: self.timestamp(),
             spawned_at: self.timestamp(),
+            interruptions: self.u32(),
+            undecodable_since: self.maybe(Self::timestamp),
             config: self.payload(),
             state: self.maybe(Self::payload),
             trace: self.maybe(Self::text),
@@ -161,7 +176,7 @@ impl Source<'_> {
     }
 
     pub(crate) fn outcome(&mut self) -> Outcome {
-        match self.byte() % 5 {
+        match self.byte() % 7 {
             0 => Outcome::Completed,
             1 => Outcome::Rescheduled { due: self.due() },
             2 => Outcome::Retried {
@@ -170,6 +185,11 @@ impl Source<'_> {
                 error: self.error_text(),
             },
             3 => Outcome::Errored {
+                error: self.error_text(),
+            },
+            4 => Outcome::Interrupted,
+            5 => Outcome::Undecodable {
+                delay: self.duration(),
                 error: self.error_text(),
             },
             _ => Outcome::Released,
@@ -277,6 +297,8 @@ impl Source<'_> {
             live: self.maybe(|source| Live {
                 attempt: source.u32(),
                 crashes: source.u32(),
+                interruptions: source.u32(),
+                undecodable_since: source.maybe(Self::timestamp),
                 due_at: source.timestamp(),
                 fence: source.fence(),
                 state: source.maybe(Self::payload),
@@ -291,6 +313,7 @@ impl Source<'_> {
                 fence: source.fence(),
                 attempt: source.u32(),
                 worker: source.worker_id(),
+                claim_seq: source.u64().cast_signed(),
                 claimed_at: source.timestamp(),
                 ended_at: source.timestamp(),
                 end: source.run_end(),

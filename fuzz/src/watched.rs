@@ -8,9 +8,10 @@ use std::collections::btree_map::{BTreeMap, Entry};
 use std::time::Duration;
 
 use job_engine::limits::BATCH_LEN_MAX;
-use job_engine::store::{ClaimedJob, Outcome, Written};
+use job_engine::store::{ClaimedJob, Outcome, SPEC_GONE, Written};
 use job_engine::worker::{
-    Action, Ended, Input, LaneKind, Observation, OpId, SETTLE_TIMEOUT, StopReason, WorkerConfig,
+    Action, Ended, INTERRUPTIONS_WARN, Input, LaneKind, Observation, OpId, SETTLE_TIMEOUT,
+    StopReason, WorkerConfig,
 };
 use job_engine::{Command, Entropy, JobType, Reply, Run, StoreError, Timestamp, Worker};
 
@@ -241,6 +242,10 @@ impl Watched {
                 let before = self.ahead_max - self.ahead_max.div_ceil(8);
                 let each = if self.executing.is_empty() { 16 } else { 4 };
                 self.ahead_max = (each * self.ended).min(2 * BATCH_LEN_MAX).max(before);
+                for left in &claimed.left {
+                    let known = Known::claimed(call.sent_at);
+                    self.runs.entry(left.run).or_insert(known);
+                }
                 for job in &claimed.jobs {
                     if let Entry::Vacant(entry) = self.runs.entry(job.run) {
                         entry.insert(Known::claimed(call.sent_at));
@@ -303,7 +308,7 @@ impl Watched {
             Input::Replied {
                 result: Ok(Reply::Claimed(claimed)),
                 ..
-            } => claimed.jobs.len(),
+            } => claimed.jobs.len() + claimed.left.len(),
             Input::Replied {
                 result: Ok(Reply::Reclaimed(reclaimed)),
                 ..
@@ -515,7 +520,7 @@ impl Watched {
                 let named = reclaim.policies.iter().map(|policy| &policy.job_type);
                 assert!(named.eq(&self.types), "reclaims other types than its own");
             }
-            Command::Spawn(_) | Command::Checkpoint(_) | Command::Find(_) => {
+            Command::Spawn(_) | Command::Checkpoint(_) | Command::Hold(_) | Command::Find(_) => {
                 panic!("a worker does not send {command:?}");
             }
         }
@@ -551,7 +556,12 @@ impl Watched {
                 };
                 assert!(retry_in >= least, "{lane:?} is tried again in {retry_in:?}");
             }
-            Observation::RunEnded { .. } | Observation::Reclaimed(_) => {}
+            Observation::OftenInterrupted { interruptions, .. } => {
+                assert!(interruptions >= INTERRUPTIONS_WARN);
+            }
+            Observation::RunEnded { .. }
+            | Observation::SpecGone { .. }
+            | Observation::Reclaimed(_) => {}
         }
     }
 }
@@ -560,6 +570,7 @@ impl Watched {
 fn check_outcome(known: &Known, outcome: &Outcome) {
     let fits = match (known.phase, &known.ended, outcome) {
         (Phase::Executing, ..) => false,
+        (Phase::Unstarted, _, Outcome::Errored { error }) => error.as_str() == SPEC_GONE,
         (Phase::Unstarted, _, outcome) => *outcome == Outcome::Released,
         (Phase::Ended, Some(Ended::Completed), outcome) => *outcome == Outcome::Completed,
         (Phase::Ended, Some(Ended::Rescheduled(asked)), Outcome::Rescheduled { due }) => {
@@ -567,7 +578,9 @@ fn check_outcome(known: &Known, outcome: &Outcome) {
         }
         (Phase::Ended, Some(Ended::Failed(why)), Outcome::Retried { error, .. })
         | (Phase::Ended, Some(Ended::Failed(why)), Outcome::Errored { error }) => why == error,
-        (Phase::Ended, Some(Ended::Aborted), outcome) => *outcome == Outcome::Released,
+        (Phase::Ended, Some(Ended::Undecodable(why)), Outcome::Undecodable { error, .. })
+        | (Phase::Ended, Some(Ended::Undecodable(why)), Outcome::Errored { error }) => why == error,
+        (Phase::Ended, Some(Ended::Aborted), outcome) => *outcome == Outcome::Interrupted,
         (Phase::Ended, ..) => false,
     };
     assert!(fits, "{outcome:?} is recorded of {known:?}");
@@ -579,6 +592,6 @@ fn lane(command: &Command) -> Option<u8> {
         Command::Finish(_) => Some(2),
         Command::Heartbeat(_) => Some(3),
         Command::Reclaim(_) => Some(4),
-        Command::Spawn(_) | Command::Checkpoint(_) | Command::Find(_) => None,
+        Command::Spawn(_) | Command::Checkpoint(_) | Command::Hold(_) | Command::Find(_) => None,
     }
 }

@@ -54,6 +54,7 @@ fn config(source: &mut Source<'_>) -> WorkerConfig {
         job_type,
         retry: source.retry(),
         crashes_max: source.maybe(Source::u32),
+        undecodable_max: source.duration(),
     });
     WorkerConfig {
         types: types.collect(),
@@ -255,6 +256,7 @@ impl Bench {
             0 => Reply::Claimed(Claimed {
                 now: source.timestamp(),
                 jobs: source.several(8, Source::claimed_job),
+                left: source.several(3, Source::left),
                 next_due: source.several(4, |source| (source.job_type(), source.timestamp())),
             }),
             1 => {
@@ -460,12 +462,13 @@ enum Manner {
 }
 
 fn ended(source: &mut Source<'_>) -> Ended {
-    match source.byte() % 8 {
+    match source.byte() % 9 {
         0 | 1 => Ended::Completed,
         2 => Ended::Rescheduled(source.due()),
         3 | 4 => Ended::Failed(source.error_text()),
         5 => Ended::Settled(source.run_end()),
         6 => Ended::LeaseLost,
+        7 => Ended::Undecodable(source.error_text()),
         _ => Ended::Aborted,
     }
 }

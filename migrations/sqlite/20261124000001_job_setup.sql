@@ -29,6 +29,10 @@ CREATE TABLE job_live (
     attempt INTEGER NOT NULL DEFAULT 1,
     -- Crashes in a row.
     crashes INTEGER NOT NULL DEFAULT 0,
+    -- Interruptions since a run last ended otherwise.
+    interruptions INTEGER NOT NULL DEFAULT 0,
+    -- Since when no program that took the job could decode its config, if that is so.
+    undecodable_since INTEGER,
     -- The lease; null while the job is pending.
     worker BLOB,
     claim_seq INTEGER,
@@ -51,10 +55,11 @@ CREATE TABLE job_runs (
     fence INTEGER NOT NULL,
     attempt INTEGER NOT NULL,
     worker BLOB NOT NULL,
+    claim_seq INTEGER NOT NULL,
     claimed_at INTEGER NOT NULL,
     ended_at INTEGER NOT NULL,
     -- 1 completed, 2 rescheduled, 3 retried, 4 errored, 5 released, 6 lost,
-    -- 7 abandoned.
+    -- 7 abandoned, 8 interrupted, 9 undecodable.
     run_end INTEGER NOT NULL,
     error TEXT,
     -- When the next run was due; null if the job was over.

@@ -477,6 +477,7 @@ fn scenario() -> Scenario {
         jitter_pct: 0,
         reset_after_multiples: 0,
         crashes_max: None,
+        undecodable_max_ms: 3_600_000,
     };
     let worker = |key| WorkerSpec {
         key,
@@ -507,6 +508,7 @@ fn scenario() -> Scenario {
         workers: vec![worker(0), worker(1)],
         jobs: vec![job(0), job(1)],
         // That something may go wrong is all that the checks want to know.
+        claimed_job_ms: 0,
         left_out: Vec::new(),
         faults: vec![Fault::Crash {
             worker: 0,

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use job_engine::lifecycle::RunEnd;
-use job_engine::store::{Outcome, Written};
+use job_engine::store::{Outcome, Spawned, Written};
 use job_engine::worker::{Ended, StopReason};
 use job_engine::{Command, JobId, Reply, Run, StoreError};
 use job_tokio::fault::POINTS;
@@ -132,6 +132,7 @@ impl TraceHash {
                     Ended::Settled(end) => 8 + end.code() as u64,
                     Ended::LeaseLost => 3,
                     Ended::Aborted => 4,
+                    Ended::Undecodable(_) => 5,
                 });
             }
             Event::Woken { who, job_type } => {
@@ -150,7 +151,7 @@ impl TraceHash {
             } => {
                 self.who(21, who);
                 self.word(u64::from(job) << 8 | u64::from(again));
-                self.word(spawned.map_or(9, |spawned| spawned as u64));
+                self.word(spawned.map_or(9, spawned_word));
             }
             Event::Fault { place } => {
                 self.word(22);
@@ -188,12 +189,19 @@ impl TraceHash {
                             let due = due.resolve(crate::scenario::START);
                             self.word(due.as_micros().cast_unsigned());
                         }
-                        Outcome::Completed | Outcome::Errored { .. } | Outcome::Released => {}
+                        Outcome::Undecodable { delay, .. } => {
+                            self.word(delay.as_nanos() as u64);
+                        }
+                        Outcome::Completed
+                        | Outcome::Errored { .. }
+                        | Outcome::Released
+                        | Outcome::Interrupted => {}
                     }
                 }
             }
             Command::Heartbeat(heartbeat) => heartbeat.runs.iter().for_each(|run| self.run(*run)),
             Command::Checkpoint(checkpoint) => self.run(checkpoint.run),
+            Command::Hold(run) => self.run(*run),
             Command::Reclaim(reclaim) => self.word(reclaim.policies.len() as u64),
             Command::Find(job) => self.job(*job),
         }
@@ -201,11 +209,14 @@ impl TraceHash {
 
     fn reply(&mut self, reply: &Reply) {
         match reply {
-            Reply::Spawned(spawned) => spawned.iter().for_each(|s| self.word(*s as u64)),
+            Reply::Spawned(spawned) => spawned.iter().for_each(|s| self.word(spawned_word(*s))),
             Reply::Claimed(claimed) => {
                 for job in &claimed.jobs {
                     self.run(job.run);
                     self.word(job.attempt.into());
+                }
+                for left in &claimed.left {
+                    self.run(left.run);
                 }
                 for (job_type, at) in &claimed.next_due {
                     self.word(u64::from(type_place(job_type)) ^ at.as_micros() as u64);
@@ -214,7 +225,7 @@ impl TraceHash {
             Reply::Finished(written) | Reply::Heartbeat(written) => {
                 written.iter().for_each(|w| self.word(*w as u64));
             }
-            Reply::Checkpointed(written) => self.word(*written as u64),
+            Reply::Checkpointed(written) | Reply::Held(written) => self.word(*written as u64),
             Reply::Reclaimed(reclaimed) => {
                 for reclaimed in reclaimed {
                     self.run(reclaimed.run);
@@ -258,5 +269,13 @@ impl TraceHash {
     #[must_use]
     pub fn finished(self) -> Self {
         Self(mix(self.0))
+    }
+}
+
+fn spawned_word(spawned: Spawned) -> u64 {
+    match spawned {
+        Spawned::Created => 0,
+        Spawned::DuplicateId => 1,
+        Spawned::DuplicateUniqueType(existing) => 2 | u64::from(job_key(existing)) << 8,
     }
 }

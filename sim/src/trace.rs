@@ -354,7 +354,9 @@ impl Trace {
                 let what = match spawned {
                     Some(Spawned::Created) => "is spawned",
                     Some(Spawned::DuplicateId) => "is refused: its id is taken",
-                    Some(Spawned::DuplicateUniqueType) => "is refused: its type has its unique job",
+                    Some(Spawned::DuplicateUniqueType(_)) => {
+                        "is refused: its type has its unique job"
+                    }
                     None => "may be spawned: there was no answer",
                 };
                 let who = (who != Who::OUTSIDE).then_some(who);
@@ -390,6 +392,7 @@ impl Trace {
         match command {
             Command::Finish(finishes) => finishes.iter().filter_map(|f| by_run(&f.run)).max(),
             Command::Checkpoint(checkpoint) => by_run(&checkpoint.run),
+            Command::Hold(run) => by_run(run),
             Command::Claim(_) => self.by_who.get(&(who, "woken")).copied(),
             Command::Heartbeat(heartbeat) => heartbeat.runs.iter().filter_map(by_run).max(),
             Command::Spawn(_) | Command::Reclaim(_) | Command::Find(_) => None,
@@ -421,6 +424,7 @@ fn jobs_of_command(command: &Command) -> Vec<u32> {
             heartbeat.runs.iter().map(|run| job_key(run.job)).collect()
         }
         Command::Checkpoint(checkpoint) => vec![job_key(checkpoint.run.job)],
+        Command::Hold(run) => vec![job_key(run.job)],
         Command::Find(job) => vec![job_key(*job)],
         Command::Claim(_) | Command::Reclaim(_) => Vec::new(),
     }
@@ -431,7 +435,9 @@ fn jobs_of_reply(reply: &Reply) -> Vec<u32> {
         Reply::Claimed(claimed) => claimed
             .jobs
             .iter()
-            .map(|job| job_key(job.run.job))
+            .map(|job| job.run)
+            .chain(claimed.left.iter().map(|left| left.run))
+            .map(|run| job_key(run.job))
             .collect(),
         Reply::Reclaimed(reclaimed) => reclaimed.iter().map(|r| job_key(r.run.job)).collect(),
         _ => Vec::new(),
@@ -451,6 +457,7 @@ fn reply_kind(reply: &Reply) -> &'static str {
         Reply::Finished(_) => "finish",
         Reply::Heartbeat(_) => "heartbeat",
         Reply::Checkpointed(_) => "checkpoint",
+        Reply::Held(_) => "hold",
         Reply::Reclaimed(_) => "reclaim",
         Reply::Found(_) => "find",
     }
@@ -469,8 +476,9 @@ fn leases_of(now_us: i64, command: &Command, reply: &Reply) -> Vec<(u32, i64, Ho
     };
     match (command, reply) {
         (Command::Claim(claim), Reply::Claimed(claimed)) => {
-            let jobs = claimed.jobs.iter();
-            jobs.map(|job| hold(job.run, until(claim.lease))).collect()
+            let jobs = claimed.jobs.iter().map(|job| job.run);
+            let runs = jobs.chain(claimed.left.iter().map(|left| left.run));
+            runs.map(|run| hold(run, until(claim.lease))).collect()
         }
         (Command::Heartbeat(heartbeat), Reply::Heartbeat(written)) => {
             let runs = heartbeat.runs.iter().zip(written);
@@ -495,9 +503,10 @@ fn leases_of(now_us: i64, command: &Command, reply: &Reply) -> Vec<(u32, i64, Ho
 
 fn is_quiet(reply: &Reply) -> bool {
     match reply {
-        Reply::Claimed(claimed) => claimed.jobs.is_empty(),
+        Reply::Claimed(claimed) => claimed.jobs.is_empty() && claimed.left.is_empty(),
         Reply::Heartbeat(written) => written.iter().all(|w| *w == Written::Applied),
         Reply::Reclaimed(reclaimed) => reclaimed.is_empty(),
+        Reply::Held(written) => *written == Written::Applied,
         Reply::Spawned(_) | Reply::Finished(_) | Reply::Checkpointed(_) | Reply::Found(_) => false,
     }
 }
@@ -506,7 +515,7 @@ fn is_done(reply: &Reply) -> bool {
     match reply {
         Reply::Spawned(spawned) => spawned.iter().all(|s| *s == Spawned::Created),
         Reply::Finished(written) => written.iter().all(|w| *w == Written::Applied),
-        Reply::Checkpointed(written) => *written == Written::Applied,
+        Reply::Checkpointed(written) | Reply::Held(written) => *written == Written::Applied,
         Reply::Claimed(_) | Reply::Heartbeat(_) | Reply::Reclaimed(_) | Reply::Found(_) => false,
     }
 }
@@ -514,10 +523,13 @@ fn is_done(reply: &Reply) -> bool {
 fn fate_of(ended: &Ended) -> Fate {
     match ended {
         Ended::Completed | Ended::Settled(RunEnd::Completed) => Fate::Completed,
-        Ended::Rescheduled(_) | Ended::Settled(RunEnd::Rescheduled | RunEnd::Released) => {
+        Ended::Rescheduled(_)
+        | Ended::Settled(RunEnd::Rescheduled | RunEnd::Released | RunEnd::Interrupted) => {
             Fate::Rescheduled
         }
-        Ended::Failed(_) | Ended::Settled(RunEnd::Retried | RunEnd::Errored) => Fate::Failed,
+        Ended::Failed(_)
+        | Ended::Undecodable(_)
+        | Ended::Settled(RunEnd::Retried | RunEnd::Errored | RunEnd::Undecodable) => Fate::Failed,
         Ended::LeaseLost | Ended::Settled(RunEnd::Lost | RunEnd::Abandoned) => Fate::LeaseLost,
         Ended::Aborted => Fate::Aborted,
     }

@@ -45,6 +45,7 @@ fn scenario(seed: u64, faults: Vec<Fault>) -> Scenario {
         jitter_pct: 20,
         reset_after_multiples: 3,
         crashes_max: Some(5),
+        undecodable_max_ms: 3_600_000,
     };
     let of_type = TypeSpec {
         retries: vec![retry],
@@ -109,6 +110,7 @@ fn scenario(seed: u64, faults: Vec<Fault>) -> Scenario {
         workers: (1..=WORKERS).map(worker).collect(),
         jobs,
         faults,
+        claimed_job_ms: 0,
         left_out: Vec::new(),
     }
 }

@@ -47,6 +47,7 @@ fn empty(seed: u64) -> Scenario {
         jitter_pct: 20,
         reset_after_multiples: 3,
         crashes_max: Some(4),
+        undecodable_max_ms: 3_600_000,
     };
     let worker = |key| WorkerSpec {
         key,
@@ -71,6 +72,7 @@ fn empty(seed: u64) -> Scenario {
         workers: (0..3).map(worker).collect(),
         jobs: Vec::new(),
         faults: Vec::new(),
+        claimed_job_ms: 0,
         left_out: Vec::new(),
     }
 }

@@ -100,6 +100,7 @@ impl Known {
     pub fn learns(&mut self, reply: &Reply) {
         if let Reply::Claimed(claimed) = reply {
             self.runs.extend(claimed.jobs.iter().map(|job| job.run));
+            self.runs.extend(claimed.left.iter().map(|left| left.run));
         }
     }
 }
@@ -155,6 +156,7 @@ fn command(known: &Known) -> BoxedStrategy<Command> {
             .prop_map(|(runs, lease)| Command::Heartbeat(Heartbeat { runs, lease })),
         1 => (run(known), payload())
             .prop_map(|(run, state)| Command::Checkpoint(Checkpoint { run, state })),
+        1 => run(known).prop_map(Command::Hold),
         3 => (vec(policy(), 0..3), 0..6_u32).prop_map(|(policies, jobs_max)| {
             // Two policies for a type are refused.
             Command::Reclaim(Reclaim { policies, jobs_max })
@@ -221,10 +223,15 @@ fn claim(known: &Known) -> BoxedStrategy<Claim> {
     }
     let last = known.claims[known.claims.len() - 1].clone();
     let old = prop_oneof![2 => Just(last), 1 => select(known.claims.clone())];
-    let repeat = (old, duration()).prop_map(|(claim, lease)| Claim {
-        repeat: true,
-        lease,
-        ..claim
+    let fewer = of(0..3_u32);
+    let repeat = (old, duration(), fewer).prop_map(|(mut claim, lease, fewer)| {
+        let quotas = claim.quotas.iter_mut();
+        quotas.for_each(|quota| quota.jobs_max = quota.jobs_max.min(fewer.unwrap_or(u32::MAX)));
+        Claim {
+            repeat: true,
+            lease,
+            ..claim
+        }
     });
     prop_oneof![3 => fresh, 1 => repeat].boxed()
 }
@@ -245,7 +252,10 @@ fn outcome(now: Timestamp) -> impl Strategy<Value = Outcome> {
         2 => Just(Outcome::Completed),
         1 => error().prop_map(|error| Outcome::Errored { error }),
         2 => due(now).prop_map(|due| Outcome::Rescheduled { due }),
-        2 => Just(Outcome::Released),
+        1 => Just(Outcome::Released),
+        1 => Just(Outcome::Interrupted),
+        1 => (duration(), error())
+            .prop_map(|(delay, error)| Outcome::Undecodable { delay, error }),
         3 => retried.prop_map(|(delay, attempt, error)| Outcome::Retried {
             delay,
             attempt,
@@ -285,18 +295,28 @@ fn some_runs(known: &Known) -> BoxedStrategy<Vec<Run>> {
 
 /// Mostly one that runs or has just ended; an old one; one that never was.
 fn run(known: &Known) -> BoxedStrategy<Run> {
-    let never = (job(), -1..4_i64).prop_map(|(job, fence)| Run {
-        job,
-        fence: Fence(fence),
-    });
+    let never = (job(), -1..4_i64, 0..WORKERS, -1..4_i64)
+        .prop_map(|(job, fence, worker, seq)| {
+            let worker = WorkerId(Uuid::from_u128(worker << 64));
+            Run {
+                job,
+                fence: Fence(fence),
+                claim: ClaimId { worker, seq },
+            }
+        })
+        .boxed();
     if known.runs.is_empty() {
-        return never.boxed();
+        return never;
     }
     let recent = known.runs[known.runs.len().saturating_sub(8)..].to_vec();
+    // As where the database has given the fence of one to another.
+    let confused = (select(recent.clone()), never.clone())
+        .prop_map(|(run, Run { claim, .. })| Run { claim, ..run });
     prop_oneof![
-        8 => select(recent),
-        2 => select(known.runs.clone()),
-        1 => never,
+        16 => select(recent),
+        4 => select(known.runs.clone()),
+        2 => never,
+        1 => confused,
     ]
     .boxed()
 }

@@ -11,6 +11,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
+use job_engine::store::Spawned;
 use job_engine::{Command, ModelStore, Reply, Snapshot, StoreError};
 use job_postgres::{PostgresStore, StoreOptions};
 use job_sqlite::SqliteStore;
@@ -243,6 +244,9 @@ const RARE: &[&str] = &[
     "spawn DuplicateId",
     "spawn DuplicateUniqueType",
     "claimed a job",
+    "left a job",
+    "hold Applied",
+    "hold Stale",
     "told when the next is due",
     "finish Applied",
     "finish Stale",
@@ -257,15 +261,23 @@ const RARE: &[&str] = &[
 fn note(met: &mut BTreeMap<String, u32>, reply: &Reply) {
     let mut add = |what: String| *met.entry(what).or_default() += 1;
     match reply {
-        Reply::Spawned(all) => all.iter().for_each(|one| add(format!("spawn {one:?}"))),
+        Reply::Spawned(all) => all.iter().for_each(|one| {
+            add(match one {
+                Spawned::DuplicateUniqueType(_) => "spawn DuplicateUniqueType".to_owned(),
+                one => format!("spawn {one:?}"),
+            });
+        }),
         Reply::Claimed(claimed) => {
             let jobs = claimed.jobs.iter();
             jobs.for_each(|_| add("claimed a job".to_owned()));
+            let left = claimed.left.iter();
+            left.for_each(|_| add("left a job".to_owned()));
             let hints = claimed.next_due.iter();
             hints.for_each(|_| add("told when the next is due".to_owned()));
         }
         Reply::Finished(all) => all.iter().for_each(|one| add(format!("finish {one:?}"))),
         Reply::Heartbeat(all) => all.iter().for_each(|one| add(format!("heartbeat {one:?}"))),
+        Reply::Held(one) => add(format!("hold {one:?}")),
         Reply::Checkpointed(one) => add(format!("checkpoint {one:?}")),
         Reply::Reclaimed(all) => all
             .iter()

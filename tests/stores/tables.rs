@@ -45,6 +45,8 @@ struct LiveRow {
     fence: i64,
     attempt: i64,
     crashes: i64,
+    interruptions: i64,
+    undecodable_since: Option<i64>,
     worker: Option<Uuid>,
     claim_seq: Option<i64>,
     claimed_at: Option<i64>,
@@ -58,6 +60,7 @@ struct RunRow {
     fence: i64,
     attempt: i64,
     worker: Uuid,
+    claim_seq: i64,
     claimed_at: i64,
     ended_at: i64,
     run_end: i64,
@@ -125,6 +128,8 @@ fn live(row: LiveRow) -> Result<Live, String> {
     Ok(Live {
         attempt: count(row.attempt)?,
         crashes: count(row.crashes)?,
+        interruptions: count(row.interruptions)?,
+        undecodable_since: row.undecodable_since.map(Timestamp::from_micros),
         due_at: Timestamp::from_micros(row.due_at),
         fence: Fence(row.fence),
         state: row.execution_state.map(Payload::from_json),
@@ -138,6 +143,7 @@ fn run(row: RunRow) -> Result<RunRecord, String> {
         fence: Fence(row.fence),
         attempt: count(row.attempt)?,
         worker: WorkerId(row.worker),
+        claim_seq: row.claim_seq,
         claimed_at: Timestamp::from_micros(row.claimed_at),
         ended_at: Timestamp::from_micros(row.ended_at),
         end: end.ok_or_else(|| format!("no such end: {}", row.run_end))?,
@@ -183,14 +189,16 @@ impl Tables for PostgresTables {
         );
         let live = format!(
             "SELECT id, job_type, state::bigint AS state, {}, fence, attempt::bigint AS attempt, \
-             crashes::bigint AS crashes, worker, claim_seq, {}, {}, \
+             crashes::bigint AS crashes, interruptions::bigint AS interruptions, {}, worker, \
+             claim_seq, {}, {}, \
              execution_state::text AS execution_state FROM {schema}job_live",
             micros("due_at"),
+            micros("undecodable_since"),
             micros("claimed_at"),
             micros("lease_expires_at")
         );
         let runs = format!(
-            "SELECT job_id, fence, attempt::bigint AS attempt, worker, {}, {}, \
+            "SELECT job_id, fence, attempt::bigint AS attempt, worker, claim_seq, {}, {}, \
              run_end::bigint AS run_end, error, {} FROM {schema}job_runs",
             micros("claimed_at"),
             micros("ended_at"),

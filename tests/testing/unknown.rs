@@ -59,6 +59,10 @@ impl Backend for Lossy {
         Ok((store, lossy))
     }
 
+    async fn begin_transaction(_: &MemoryStore) -> Result<NoOperation, StoreError> {
+        Err(StoreError::Failed("there are no transactions".to_owned()))
+    }
+
     async fn close(_: &LossyStore) {}
 }
 

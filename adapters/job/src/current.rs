@@ -5,15 +5,18 @@ use std::sync::Arc;
 use job_engine::planted::{Bug, planted};
 use job_engine::store::{Checkpoint, Written};
 use job_engine::worker::StopReason;
-use job_engine::{Command, Payload, Reply, Run};
+use job_engine::{Command, Payload, Reply, Run, StoreError};
 use job_tokio::{ClockHandle, StopSignal};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::backend::{AtomicWrite, Backend, DefaultBackend};
+use crate::backend::{AtomicWrite, Backend, CallerTransaction, DefaultBackend};
 use crate::core::Core;
 use crate::error::JobError;
 use crate::{JobId, JobType};
+
+/// How often a transaction is begun whose first statement fails.
+const BEGINS_MAX: u32 = 5;
 
 /// The run that a runner performs: its job, its attempt, its execution state.
 pub struct CurrentJob<B: Backend = DefaultBackend> {
@@ -22,6 +25,7 @@ pub struct CurrentJob<B: Backend = DefaultBackend> {
     job_type: JobType,
     run: Run,
     attempt: u32,
+    interruptions: u32,
     state: Option<Payload>,
     signal: StopSignal,
 }
@@ -38,6 +42,7 @@ impl<B: Backend> CurrentJob<B> {
             job_type: job.job_type.into(),
             run: job.run,
             attempt: job.attempt,
+            interruptions: job.interruptions,
             state: job.state,
             signal,
         }
@@ -113,6 +118,65 @@ impl<B: Backend> CurrentJob<B> {
         let command = self.checkpoint(&state);
         let reply = self.core.execute_in(op, &command).await?;
         self.checkpointed(reply, state)
+    }
+
+    /// How often the job was interrupted by the end of its worker, since a run of it last
+    /// ended otherwise.
+    pub fn interruptions(&self) -> u32 {
+        self.interruptions
+    }
+
+    /// Begins a transaction for the run to write in and to complete with
+    /// ([`JobCompletion::CompleteWithTx`](crate::JobCompletion::CompleteWithTx)), and takes
+    /// the run's own row in it first.
+    ///
+    /// That makes it safe at any isolation. Otherwise a transaction at REPEATABLE READ or
+    /// SERIALIZABLE that is open for longer than a quarter of `job_lost_interval` could
+    /// never complete the run: the heartbeat would have changed the row since its snapshot.
+    ///
+    /// While it is open the lease is not renewed, and nobody takes the job away either,
+    /// however long that is. Once it has ended, the next heartbeat renews the lease. If it
+    /// was open for longer than `job_lost_interval` and did not end the run, another worker
+    /// may be faster. In memory and on SQLite, it keeps all else from being written.
+    ///
+    /// # Errors
+    ///
+    /// [`JobError::LeaseLost`] if another worker may run the job by now; or an error of the
+    /// store.
+    pub async fn begin(&self) -> Result<B::Transaction, JobError> {
+        let mut begins = 1;
+        loop {
+            let mut transaction = B::begin_transaction(self.core.pool()).await?;
+            match self.hold_in_op(&mut transaction).await {
+                Ok(()) => return Ok(transaction),
+                // A heartbeat came between the snapshot and the row.
+                Err(JobError::Store(StoreError::Failed(_))) if begins < BEGINS_MAX => {
+                    transaction.rollback().await;
+                    begins += 1;
+                }
+                Err(error) => {
+                    transaction.rollback().await;
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    /// Takes the row of the run in a transaction or operation of the caller, as
+    /// [`CurrentJob::begin`] does: before anything else is read or written in it.
+    ///
+    /// # Errors
+    ///
+    /// As [`CurrentJob::begin`]. Roll the transaction back then.
+    pub async fn hold_in_op(
+        &self,
+        op: &mut (impl AtomicWrite<B> + ?Sized),
+    ) -> Result<(), JobError> {
+        match self.core.execute_in(op, &Command::Hold(self.run)).await? {
+            Reply::Held(Written::Applied) => Ok(()),
+            Reply::Held(Written::Stale) => Err(JobError::LeaseLost(self.id)),
+            other => Err(crate::core::wrong_reply(&other)),
+        }
     }
 
     /// Waits until the run should end early: the service shuts down, or the

@@ -40,13 +40,20 @@ pub enum JobError {
     /// No initializer was registered for the type.
     #[error("no initializer is registered for the job type `{0}`")]
     NoInitializer(JobType),
-    /// The initializer of the type failed, often because the config does not
-    /// decode.
+    /// The initializer of the type failed.
     #[error("the initializer of the job type `{job_type}` failed: {source}")]
     InitializerFailed {
         /// The type.
         job_type: JobType,
         /// What the initializer returned.
+        source: UserError,
+    },
+    /// This program cannot decode the config of a job: perhaps another version of it can.
+    #[error("the config of a job of type `{job_type}` does not decode: {source}")]
+    UndecodableConfig {
+        /// The type.
+        job_type: JobType,
+        /// What serde says, and where in the config.
         source: UserError,
     },
     /// A runner failed.

@@ -7,20 +7,23 @@ use job_engine::store::{ClaimedJob, NewJob};
 use job_engine::{Payload, Timestamp};
 use job_tokio::to_datetime;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
+use uuid::Uuid;
 
 use crate::{JobId, JobType};
 
-/// A snapshot of a job.
-#[derive(Clone, Debug)]
+/// A snapshot of a job. Serialized, it has its config as JSON.
+#[derive(Clone, Debug, Serialize)]
 pub struct Job {
     /// Its identity.
     pub id: JobId,
     /// Its type.
     pub job_type: JobType,
+    #[serde(serialize_with = "as_json")]
     config: Payload,
     state: JobState,
     attempt: u32,
+    interruptions: u32,
     due_at: Option<DateTime<Utc>>,
     events: Vec<JobEvent>,
 }
@@ -29,6 +32,7 @@ pub struct Job {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum JobState {
     /// Waits until it is due, and then for a worker.
     Pending,
@@ -36,7 +40,8 @@ pub enum JobState {
     Running,
     /// Ended well.
     Completed,
-    /// Ended after its last attempt, or after too many crashes.
+    /// Ended after its last attempt, after too many crashes, or since nobody could decode
+    /// its config for too long.
     Errored,
 }
 
@@ -59,10 +64,12 @@ pub struct JobEvent {
 pub enum JobEventKind {
     /// It was created.
     Spawned,
-    /// A worker claimed it and started its runner.
+    /// A worker claimed it to run it.
     Started {
         /// Which attempt this was.
         attempt: u32,
+        /// The worker, that is one polling process: its `poller_id` in logs.
+        worker: Uuid,
     },
     /// Its runner completed it.
     Completed,
@@ -80,15 +87,27 @@ pub enum JobEventKind {
         /// When the next attempt was due.
         retry_at: DateTime<Utc>,
     },
-    /// Its runner failed for the last time, or its lease ran out too often.
+    /// Its runner failed for the last time, its lease ran out too often, or nobody could
+    /// decode its config for too long.
     Errored {
         /// Which attempt failed.
         attempt: u32,
         /// Why.
         error: String,
     },
-    /// Its worker shut down and put it back.
+    /// Its worker shut down while its runner was at work, or is known to be gone, and it
+    /// was put back. The attempt does not count.
     Aborted,
+    /// Its worker put it back before its runner began. The attempt does not count.
+    Released,
+    /// The program of its worker could not decode its config, and put it back for one that
+    /// can. The attempt does not count.
+    Undecodable {
+        /// What is wrong with the config.
+        error: String,
+        /// When it was due again.
+        retry_at: DateTime<Utc>,
+    },
     /// Its worker died or was cut off: the lease ran out, and the job went back
     /// to pending.
     LeaseLost {
@@ -105,6 +124,16 @@ impl Job {
     /// When the stored JSON does not fit `T`.
     pub fn config<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
         serde_json::from_str(self.config.as_str())
+    }
+
+    /// Why the config is no `T`, and where, if so.
+    pub(crate) fn why_undecodable<T: DeserializeOwned>(&self) -> Option<String> {
+        let mut json = serde_json::Deserializer::from_str(self.config.as_str());
+        let decoded: Result<T, _> = serde_path_to_error::deserialize(&mut json);
+        match decoded {
+            Ok(_) => json.end().err().map(|error| error.to_string()),
+            Err(error) => Some(format!("{} (at {})", error.inner(), error.path())),
+        }
     }
 
     /// Whether the job has ended, in success or in a final error.
@@ -125,6 +154,13 @@ impl Job {
         self.attempt
     }
 
+    /// How often it was interrupted by the end of its worker, since a run of it last
+    /// ended otherwise. A job that takes longer than there is between two deploys is
+    /// interrupted at each; from the fifth time on, that is logged as a warning.
+    pub fn interruptions(&self) -> u32 {
+        self.interruptions
+    }
+
     /// When the job is due, or was due if it runs; `None` once it has ended.
     pub fn due_at(&self) -> Option<DateTime<Utc>> {
         self.due_at
@@ -136,14 +172,15 @@ impl Job {
             .iter()
             .rev()
             .find_map(|event| match &event.kind {
-                JobEventKind::Failed { error, .. } | JobEventKind::Errored { error, .. } => {
-                    Some(error.as_str())
-                }
+                JobEventKind::Failed { error, .. }
+                | JobEventKind::Errored { error, .. }
+                | JobEventKind::Undecodable { error, .. } => Some(error.as_str()),
                 JobEventKind::Spawned
                 | JobEventKind::Started { .. }
                 | JobEventKind::Completed
                 | JobEventKind::Rescheduled { .. }
                 | JobEventKind::Aborted
+                | JobEventKind::Released
                 | JobEventKind::LeaseLost { .. } => None,
             })
     }
@@ -164,6 +201,7 @@ impl Job {
             config: new.config.clone(),
             state: JobState::Pending,
             attempt: 1,
+            interruptions: 0,
             due_at: Some(to_datetime(new.due.resolve(now))),
             events: vec![event(now, JobEventKind::Spawned)],
         }
@@ -171,16 +209,18 @@ impl Job {
 
     pub(crate) fn from_claim(claimed: &ClaimedJob, now: Timestamp) -> Self {
         let attempt = claimed.attempt;
+        let worker = claimed.run.claim.worker.0;
         Self {
             id: claimed.run.job.into(),
             job_type: claimed.job_type.clone().into(),
             config: claimed.config.clone(),
             state: JobState::Running,
             attempt,
+            interruptions: claimed.interruptions,
             due_at: Some(to_datetime(claimed.due_at)),
             events: vec![
                 event(claimed.spawned_at, JobEventKind::Spawned),
-                event(now, JobEventKind::Started { attempt }),
+                event(now, JobEventKind::Started { attempt, worker }),
             ],
         }
     }
@@ -199,17 +239,27 @@ impl Job {
                 State::Errored => JobState::Errored,
             },
             attempt: live.map_or(last_attempt, |live| live.attempt),
+            interruptions: live.map_or(0, |live| live.interruptions),
             due_at: live.map(|live| to_datetime(live.due_at)),
             events: events(snapshot),
         }
     }
 }
 
+/// The config as what it is; one that is not JSON as a text.
+fn as_json<S: Serializer>(config: &Payload, serializer: S) -> Result<S::Ok, S::Error> {
+    match serde_json::from_str::<serde_json::Value>(config.as_str()) {
+        Ok(value) => value.serialize(serializer),
+        Err(_) => config.as_str().serialize(serializer),
+    }
+}
+
 fn events(snapshot: &Snapshot) -> Vec<JobEvent> {
     let mut events = vec![event(snapshot.spawned_at, JobEventKind::Spawned)];
     for run in &snapshot.runs {
-        let attempt = run.attempt;
-        events.push(event(run.claimed_at, JobEventKind::Started { attempt }));
+        let (attempt, worker) = (run.attempt, run.worker.0);
+        let started = JobEventKind::Started { attempt, worker };
+        events.push(event(run.claimed_at, started));
         events.push(event(run.ended_at, end(run)));
     }
     if let Some(Live {
@@ -218,7 +268,9 @@ fn events(snapshot: &Snapshot) -> Vec<JobEvent> {
         ..
     }) = snapshot.live
     {
-        events.push(event(lease.claimed_at, JobEventKind::Started { attempt }));
+        let worker = lease.worker.0;
+        let started = JobEventKind::Started { attempt, worker };
+        events.push(event(lease.claimed_at, started));
     }
     events
 }
@@ -244,7 +296,12 @@ fn end(run: &RunRecord) -> JobEventKind {
             attempt,
             error: error(),
         },
-        RunEnd::Released => JobEventKind::Aborted,
+        RunEnd::Interrupted => JobEventKind::Aborted,
+        RunEnd::Released => JobEventKind::Released,
+        RunEnd::Undecodable => JobEventKind::Undecodable {
+            error: error(),
+            retry_at: due_at(),
+        },
         RunEnd::Lost => JobEventKind::LeaseLost { attempt },
     }
 }

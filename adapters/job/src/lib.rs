@@ -161,7 +161,9 @@ pub use job_tokio::{
 pub use job_type::JobType;
 #[cfg(feature = "postgres")]
 pub use migrate::IncludeMigrations;
-pub use runner::{CRASHES_MAX_DEFAULT, JobCompletion, JobInitializer, JobRunner};
+pub use runner::{
+    CRASHES_MAX_DEFAULT, JobCompletion, JobInitializer, JobRunner, UNDECODABLE_MAX_DEFAULT,
+};
 pub use service::Jobs;
 pub use spawner::JobSpawner;
 pub use spec::JobSpec;

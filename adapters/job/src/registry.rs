@@ -1,8 +1,8 @@
 //! The initializers of a service, and how they run a claimed job.
 
 use std::collections::BTreeMap;
-use std::error::Error;
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,16 +36,18 @@ pub(crate) struct Registry<B: Backend> {
 struct Registered<B: Backend> {
     retry: RetrySettings,
     crashes_max: Option<u32>,
+    undecodable_max: Duration,
     init: Box<dyn InitRunner<B>>,
 }
 
 /// An initializer without the type of its config.
 pub(crate) trait InitRunner<B: Backend>: Send + Sync {
+    /// Errors of the user need not be Send, so they come as texts.
     fn init_runner(
         &self,
         core: &Arc<Core<B>>,
         job: &Job,
-    ) -> Result<Box<dyn JobRunner<B>>, Box<dyn Error>>;
+    ) -> Result<Box<dyn JobRunner<B>>, JobError>;
 }
 
 impl<B: Backend, I: JobInitializer<B>> InitRunner<B> for I {
@@ -53,9 +55,29 @@ impl<B: Backend, I: JobInitializer<B>> InitRunner<B> for I {
         &self,
         core: &Arc<Core<B>>,
         job: &Job,
-    ) -> Result<Box<dyn JobRunner<B>>, Box<dyn Error>> {
+    ) -> Result<Box<dyn JobRunner<B>>, JobError> {
         let spawner = JobSpawner::new(Arc::clone(core), job.job_type.clone());
-        self.init(job, spawner)
+        let made = catch_unwind(AssertUnwindSafe(|| self.init(job, spawner)));
+        let text = match made {
+            Ok(Ok(runner)) => return Ok(runner),
+            Ok(Err(error)) => Ok(chain(&*error)),
+            Err(panic) => Err(panic),
+        };
+        let job_type = job.job_type.clone();
+        // Only now, so that runs whose config decodes decode it once.
+        match (job.why_undecodable::<I::Config>(), text) {
+            (Some(why), text) => {
+                // Whatever it is that was thrown, it is not to be thrown again by its drop.
+                std::mem::forget(text);
+                let source = why.into();
+                Err(JobError::UndecodableConfig { job_type, source })
+            }
+            (None, Ok(text)) => {
+                let source = text.into();
+                Err(JobError::InitializerFailed { job_type, source })
+            }
+            (None, Err(panic)) => resume_unwind(panic),
+        }
     }
 }
 
@@ -73,6 +95,7 @@ impl<B: Backend> Registry<B> {
         let registered = Registered {
             retry: initializer.retry_on_error_settings(),
             crashes_max: initializer.crashes_max(),
+            undecodable_max: initializer.undecodable_max(),
             init: Box::new(initializer),
         };
         let replaced = self.types.insert(job_type.clone(), registered);
@@ -90,6 +113,7 @@ impl<B: Backend> Registry<B> {
                 job_type: job_type.as_engine().clone(),
                 retry: registered.retry.clone(),
                 crashes_max: registered.crashes_max,
+                undecodable_max: registered.undecodable_max,
             })
             .collect()
     }
@@ -152,8 +176,17 @@ impl<B: Backend> Inner<B> {
         };
         match result {
             Ok(completion) => conclude(&self.core, run, completion).await,
-            Err(JobError::InitializerFailed { .. }) if planted(Bug::UndecodableLoops) => {
+            Err(JobError::UndecodableConfig { .. }) if planted(Bug::UndecodableLoops) => {
                 Ended::Rescheduled(Due::In(retry.min_backoff))
+            }
+            Err(error @ JobError::UndecodableConfig { .. }) => {
+                let message = error.to_string();
+                Span::current()
+                    .record("conclusion", "Undecodable")
+                    .record("error", true)
+                    .record("error.message", &message)
+                    .record("error.level", "WARN");
+                Ended::Undecodable(ErrorText::new(&message))
             }
             Err(error) => {
                 let message = match error {
@@ -255,13 +288,7 @@ pub(crate) async fn perform<B: Backend>(
 ) -> Result<JobCompletion<B>, JobError> {
     let job_type = JobType::from(job.job_type.clone());
     let seen = Job::from_claim(&job, core.clock().timestamp());
-    // Errors of the user need not be Send, so they become texts before
-    // anything else is awaited.
-    let runner = init.init_runner(core, &seen);
-    let runner = runner.map_err(|error| JobError::InitializerFailed {
-        job_type: job_type.clone(),
-        source: chain(&*error).into(),
-    })?;
+    let runner = init.init_runner(core, &seen)?;
     let current = CurrentJob::new(Arc::clone(core), job, signal);
     let result = runner.run(current).await;
     result.map_err(|error| JobError::RunnerFailed {

@@ -17,6 +17,10 @@ use crate::{CurrentJob, Job, JobSpawner, JobType, RetrySettings};
 /// that were claimed ahead and wait for a place; later only those that run.
 pub const CRASHES_MAX_DEFAULT: u32 = 10;
 
+/// For how long a job is put back whose config nobody can decode, unless its initializer
+/// says otherwise: an hour.
+pub const UNDECODABLE_MAX_DEFAULT: Duration = Duration::from_secs(60 * 60);
+
 /// Describes a job type and makes a runner for each run of it.
 pub trait JobInitializer<B: Backend = DefaultBackend>: Send + Sync + 'static {
     /// What a job of this type is given; stored as JSON.
@@ -41,12 +45,25 @@ pub trait JobInitializer<B: Backend = DefaultBackend>: Send + Sync + 'static {
         Some(CRASHES_MAX_DEFAULT)
     }
 
+    /// A job whose config this program cannot decode is put back, for a program that can:
+    /// during a deploy old and new versions share the jobs. It costs no attempt, and the
+    /// wait until it is tried again grows to a minute. Once that has gone on for so long,
+    /// the job ends as errored. Default [`UNDECODABLE_MAX_DEFAULT`]; make it longer than
+    /// your longest deploy. Asked once, when the initializer is registered.
+    ///
+    /// That is so if [`JobInitializer::init`] fails and the config does not decode as
+    /// [`JobInitializer::Config`]. All other errors count as failures.
+    fn undecodable_max(&self) -> Duration {
+        UNDECODABLE_MAX_DEFAULT
+    }
+
     /// Makes the runner of one run. The spawner is for runners that spawn
     /// further jobs of their own type.
     ///
     /// # Errors
     ///
-    /// Any; it counts as a failure of the run, as does a panic.
+    /// Any; it counts as a failure of the run, as does a panic, unless the config does not
+    /// decode ([`JobInitializer::undecodable_max`]).
     fn init(
         &self,
         job: &Job,

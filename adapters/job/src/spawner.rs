@@ -15,7 +15,7 @@ use tracing::instrument;
 use crate::backend::{AtomicWrite, Backend, DefaultBackend};
 use crate::core::{Core, wrong_reply};
 use crate::error::JobError;
-use crate::{Job, JobId, JobSpec, JobType, trace};
+use crate::{Job, JobId, JobSpec, JobState, JobType, trace};
 
 /// Creates jobs of the type whose initializer it came from
 /// ([`Jobs::add_initializer`](crate::Jobs::add_initializer)).
@@ -54,7 +54,7 @@ impl<Config: Serialize + Send + Sync, B: Backend> JobSpawner<Config, B> {
     /// is. Otherwise a config that cannot be serialized, or an error of the
     /// store.
     pub async fn spawn(&self, id: impl Into<JobId>, config: Config) -> Result<Job, JobError> {
-        self.spawn_due(id.into(), config, Due::Now, false).await
+        self.spawn_due(id.into(), config, Due::Now).await
     }
 
     /// Creates a job that is due at `schedule_at`; a time in the past is at
@@ -70,7 +70,7 @@ impl<Config: Serialize + Send + Sync, B: Backend> JobSpawner<Config, B> {
         schedule_at: DateTime<Utc>,
     ) -> Result<Job, JobError> {
         let due = Due::At(to_timestamp(schedule_at));
-        self.spawn_due(id.into(), config, due, false).await
+        self.spawn_due(id.into(), config, due).await
     }
 
     /// Creates a job that is due at once, in a transaction of the caller: the
@@ -167,34 +167,68 @@ impl<Config: Serialize + Send + Sync, B: Backend> JobSpawner<Config, B> {
     ///
     /// Jobs of the type that were spawned in another way do not count.
     ///
+    /// A unique job that ended as errored is there, too, and nothing runs then: that is
+    /// logged as a warning. [`JobSpawner::spawn_unique_or_find`] tells the caller.
+    ///
     /// # Errors
     ///
     /// As [`JobSpawner::spawn`], but `Ok` if the unique job was there already.
     pub async fn spawn_unique(self, id: impl Into<JobId>, config: Config) -> Result<(), JobError> {
-        match self.spawn_due(id.into(), config, Due::Now, true).await {
-            Ok(_) | Err(JobError::DuplicateUniqueType(_)) => Ok(()),
-            Err(error) => Err(error),
+        let job = self.spawn_unique_or_find(id, config).await?;
+        if job.state() == JobState::Errored {
+            tracing::warn!(
+                job_id = %job.id, job_type = %job.job_type,
+                error = job.last_error().unwrap_or_default(),
+                "the unique job of this type has ended as errored: none runs"
+            );
         }
+        Ok(())
+    }
+
+    /// Creates the one job of this type, as [`JobSpawner::spawn_unique`], or finds the one
+    /// that there is. Returns it: [`Job::id`] tells whether it is the new one, and
+    /// [`Job::state`] how it is.
+    ///
+    /// # Errors
+    ///
+    /// As [`JobSpawner::spawn`].
+    pub async fn spawn_unique_or_find(
+        self,
+        id: impl Into<JobId>,
+        config: Config,
+    ) -> Result<Job, JobError> {
+        let id = id.into();
+        let new = self.new_job(id, &config, Due::Now, true)?;
+        match self.spawn_new(&new).await? {
+            Spawned::DuplicateUniqueType(existing) => {
+                match self.core.execute(&Command::Find(existing)).await? {
+                    Reply::Found(Some(snapshot)) => Ok(Job::from_snapshot(&snapshot)),
+                    Reply::Found(None) => Err(JobError::NotFound(existing.into())),
+                    other => Err(wrong_reply(&other)),
+                }
+            }
+            spawned => self.job(&new, spawned),
+        }
+    }
+
+    async fn spawn_due(&self, id: JobId, config: Config, due: Due) -> Result<Job, JobError> {
+        let new = self.new_job(id, &config, due, false)?;
+        let spawned = self.spawn_new(&new).await?;
+        self.job(&new, spawned)
     }
 
     #[instrument(
         name = "job_spawner.spawn",
         skip_all,
-        fields(job_id = %id, job_type = %self.job_type)
+        fields(job_id = %new.id, job_type = %self.job_type)
     )]
-    async fn spawn_due(
-        &self,
-        id: JobId,
-        config: Config,
-        due: Due,
-        unique_type: bool,
-    ) -> Result<Job, JobError> {
-        let new = self.new_job(id, &config, due, unique_type)?;
-        let spawned = self.core.spawn(&new).await?;
+    async fn spawn_new(&self, new: &NewJob) -> Result<Spawned, JobError> {
+        let spawned = self.core.spawn(new).await?;
         fault_point(self.core.worker(), "after_spawn").await;
-        let job = self.job(&new, spawned)?;
-        self.core.wake(self.job_type.as_engine());
-        Ok(job)
+        if spawned == Spawned::Created {
+            self.core.wake(self.job_type.as_engine());
+        }
+        Ok(spawned)
     }
 
     #[instrument(
@@ -311,7 +345,7 @@ impl<Config: Serialize + Send + Sync, B: Backend> JobSpawner<Config, B> {
         match spawned {
             Spawned::Created => Ok(Job::from_spawn(new, self.core.clock().timestamp())),
             Spawned::DuplicateId => Err(JobError::DuplicateId(new.id.into())),
-            Spawned::DuplicateUniqueType => {
+            Spawned::DuplicateUniqueType(_) => {
                 Err(JobError::DuplicateUniqueType(self.job_type.clone()))
             }
         }

@@ -7,7 +7,8 @@
 -- taking, and never waits, so claims take part in no deadlock. READ COMMITTED: a
 -- row that changed since the snapshot is checked against the conditions again
 -- once it is locked, and the update then works on its newest version. The cost
--- depends on the quotas, not on the backlog.
+-- depends on the quotas, not on the backlog. A job whose spec is gone is taken as well,
+-- without a config: its worker ends it.
 -- When the next is due is a hint, and of the same snapshot: what another worker puts
 -- off meanwhile is neither taken nor told.
 -- Index: job_live_pending, one range for each type; then the primary keys, as in
@@ -40,7 +41,7 @@ WITH clock AS (
     FROM clock
     WHERE live.id = ANY(ARRAY(SELECT id FROM picked))
     RETURNING live.id, live.job_type, live.fence, live.attempt, live.due_at,
-        live.execution_state
+        live.interruptions, live.undecodable_since, live.execution_state
 ), later AS (
     SELECT quota.job_type, next.due_at
     FROM unnest($1::text[]) AS quota (job_type)
@@ -57,14 +58,16 @@ WITH clock AS (
 )
 SELECT
     taken.id, taken.job_type, taken.fence, taken.attempt, taken.due_at,
+    taken.interruptions, taken.undecodable_since,
     taken.execution_state::text AS execution_state,
     specs.config::text AS config, specs.trace, specs.spawned_at,
     clock.now
 FROM clock
 LEFT JOIN (
-    taken JOIN /*schema*/job_specs AS specs ON specs.id = ANY(ARRAY[taken.id])
+    taken LEFT JOIN /*schema*/job_specs AS specs ON specs.id = ANY(ARRAY[taken.id])
 ) ON true
 UNION ALL
-SELECT NULL, later.job_type, NULL, NULL, later.due_at, NULL, NULL, NULL, NULL, clock.now
+SELECT
+    NULL, later.job_type, NULL, NULL, later.due_at, NULL, NULL, NULL, NULL, NULL, NULL, clock.now
 FROM clock, later
 ORDER BY due_at, id

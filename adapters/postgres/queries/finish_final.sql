@@ -2,7 +2,7 @@
 -- rows leave job_live, and each becomes a row of the history. Returns how many were
 -- ended, and which, unless all were.
 --
--- Invariant: only the run that holds the current fence is ended, and each end
+-- Invariant: only the run that holds the current fence, and claimed it, is ended, and each end
 -- is recorded once. The rows are locked in the order in which they come, which is that
 -- of their ids, as in every statement that waits for several. They are deleted without
 -- being locked before, which would find and write each once more. READ COMMITTED: a
@@ -13,23 +13,28 @@
 WITH ended AS (
     DELETE FROM /*schema*/job_live AS live
     USING unnest(
-        $1::uuid[], $2::bigint[], $3::smallint[], $4::text[]
-    ) AS input (id, fence, run_end, error)
-    WHERE live.id = ANY(ARRAY[input.id]) AND live.fence = ANY(ARRAY[input.fence]) AND live.state <> 0
+        $1::uuid[], $2::bigint[], $3::smallint[], $4::text[], $6::uuid[], $7::bigint[]
+    ) AS input (id, fence, run_end, error, worker, claim_seq)
+    WHERE live.id = ANY(ARRAY[input.id]) AND live.fence = ANY(ARRAY[input.fence])
+      AND live.worker = ANY(ARRAY[input.worker])
+      AND live.claim_seq = ANY(ARRAY[input.claim_seq])
+      AND live.state <> 0
     RETURNING
-        live.id, live.fence, live.attempt, live.worker, live.claimed_at,
+        live.id, live.fence, live.attempt, live.worker, live.claim_seq, live.claimed_at,
         input.run_end, input.error
 ), recorded AS (
     INSERT INTO /*schema*/job_runs (
-        job_id, fence, attempt, worker, claimed_at, ended_at, run_end, error
+        job_id, fence, attempt, worker, claim_seq, claimed_at, ended_at, run_end, error
     )
     SELECT
-        id, fence, attempt, worker, claimed_at,
+        id, fence, attempt, worker, claim_seq, claimed_at,
         coalesce($5::timestamptz, statement_timestamp()), run_end, error
     FROM ended
 )
 SELECT
     count(*) AS ended,
     CASE WHEN count(*) < cardinality($1::uuid[]) THEN array_agg(id) END AS ids,
-    CASE WHEN count(*) < cardinality($1::uuid[]) THEN array_agg(fence) END AS fences
+    CASE WHEN count(*) < cardinality($1::uuid[]) THEN array_agg(fence) END AS fences,
+    CASE WHEN count(*) < cardinality($1::uuid[]) THEN array_agg(worker) END AS workers,
+    CASE WHEN count(*) < cardinality($1::uuid[]) THEN array_agg(claim_seq) END AS claim_seqs
 FROM ended

@@ -1,6 +1,7 @@
 -- Renews leases. Returns the runs whose lease was renewed.
 --
--- Invariant: only the run that holds the current fence is renewed. SKIP LOCKED
+-- Invariant: only the run that holds the current fence, and claimed it, is renewed: a
+-- fence is given twice where the database fails over and forgets a claim. SKIP LOCKED
 -- passes over rows that somebody writes right now: a runner that keeps a
 -- transaction open after a checkpoint holds up its own row only, not the
 -- heartbeats of its whole worker. Recovery passes over locked rows too, so such
@@ -20,9 +21,12 @@ WITH clock AS (
     SELECT coalesce($4::timestamptz, statement_timestamp()) AS now
 ), held AS MATERIALIZED (
     SELECT live.id
-    FROM unnest($1::uuid[], $2::bigint[]) AS input (id, fence)
+    FROM unnest($1::uuid[], $2::bigint[], $6::uuid[], $7::bigint[])
+        AS input (id, fence, worker, claim_seq)
     JOIN /*schema*/job_live AS live
         ON live.id = ANY(ARRAY[input.id]) AND live.fence = ANY(ARRAY[input.fence])
+        AND live.worker = ANY(ARRAY[input.worker])
+        AND live.claim_seq = ANY(ARRAY[input.claim_seq])
     WHERE live.state <> 0
     ORDER BY input.id
     FOR UPDATE OF live SKIP LOCKED
@@ -31,4 +35,4 @@ UPDATE /*schema*/job_live AS live
 SET lease_expires_at = least(clock.now + $3::interval, $5::timestamptz)
 FROM held, clock
 WHERE live.id = ANY(ARRAY[held.id])
-RETURNING live.id, live.fence
+RETURNING live.id, live.fence, live.worker, live.claim_seq

@@ -26,8 +26,8 @@ WITH clock AS (
       AND live.lease_expires_at <= coalesce($6::timestamptz, statement_timestamp())
 ), lapsed AS MATERIALIZED (
     SELECT
-        live.id, live.job_type, live.fence, live.attempt, live.worker, live.claimed_at,
-        live.crashes, policy.attempts_max, policy.crashes_max,
+        live.id, live.job_type, live.fence, live.attempt, live.worker, live.claim_seq,
+        live.claimed_at, live.crashes, policy.attempts_max, policy.crashes_max,
         -- A clock that went back does not make a life negative.
         greatest(live.lease_expires_at, live.claimed_at)
             >= live.claimed_at + policy.healthy_after AS healthy
@@ -41,7 +41,11 @@ WITH clock AS (
 ), next AS (
     SELECT
         *,
-        CASE WHEN healthy THEN 1 ELSE least(attempt::bigint + 1, 2147483647) END AS next_attempt,
+        -- The first has nothing to start again.
+        CASE
+            WHEN healthy AND attempt > 1 THEN 1
+            ELSE least(attempt::bigint + 1, 2147483647)
+        END AS next_attempt,
         CASE WHEN healthy THEN 1 ELSE least(crashes::bigint + 1, 2147483647) END AS next_crashes
     FROM lapsed
 ), decided AS MATERIALIZED (
@@ -70,10 +74,12 @@ WITH clock AS (
     WHERE live.id = ANY(ARRAY[decided.id]) AND decided.error IS NULL
 ), recorded AS (
     INSERT INTO /*schema*/job_runs (
-        job_id, fence, attempt, worker, claimed_at, ended_at, run_end, error, next_due_at
+        job_id, fence, attempt, worker, claim_seq, claimed_at, ended_at, run_end, error,
+        next_due_at
     )
     SELECT
-        decided.id, decided.fence, decided.attempt, decided.worker, decided.claimed_at,
+        decided.id, decided.fence, decided.attempt, decided.worker, decided.claim_seq,
+        decided.claimed_at,
         clock.now,
         -- 6 lost, 7 abandoned.
         CASE WHEN decided.error IS NULL THEN 6 ELSE 7 END,
@@ -81,6 +87,6 @@ WITH clock AS (
         CASE WHEN decided.error IS NULL THEN clock.now END
     FROM decided, clock
 )
-SELECT id, job_type, fence, attempt, error IS NOT NULL AS abandoned
+SELECT id, job_type, fence, worker, claim_seq, attempt, error IS NOT NULL AS abandoned
 FROM decided
 ORDER BY id

@@ -1,5 +1,5 @@
 -- Finds the jobs that run by a claim whose reply was lost, and renews their
--- leases.
+-- leases. Those beyond the quotas of the repeat come without what is large.
 --
 -- Invariant: changes only the ends of leases that this very claim granted, the
 -- rows locked in the order of their ids. READ COMMITTED: a job that was taken
@@ -26,13 +26,25 @@ WITH clock AS (
     FROM clock
     WHERE live.id = ANY(ARRAY(SELECT id FROM held))
     RETURNING live.id, live.job_type, live.fence, live.attempt, live.due_at,
-        live.execution_state
+        live.interruptions, live.undecodable_since, live.execution_state
+), placed AS (
+    SELECT
+        taken.*,
+        row_number() OVER (PARTITION BY taken.job_type ORDER BY taken.due_at, taken.id)
+            <= coalesce(quota.jobs_max, 0) AS fits
+    FROM taken
+    LEFT JOIN unnest($6::text[], $7::integer[]) AS quota (job_type, jobs_max)
+        ON quota.job_type = taken.job_type
 )
 SELECT
-    taken.id, taken.job_type, taken.fence, taken.attempt, taken.due_at,
-    taken.execution_state::text AS execution_state,
-    specs.config::text AS config, specs.trace, specs.spawned_at,
+    placed.id, placed.job_type, placed.fence, placed.attempt, placed.due_at,
+    placed.interruptions, placed.undecodable_since, placed.fits,
+    CASE WHEN placed.fits THEN placed.execution_state::text END AS execution_state,
+    CASE WHEN placed.fits THEN specs.config::text END AS config,
+    specs.trace, specs.spawned_at,
     clock.now
 FROM clock
-LEFT JOIN (taken JOIN /*schema*/job_specs AS specs ON specs.id = ANY(ARRAY[taken.id])) ON true
-ORDER BY taken.due_at, taken.id
+LEFT JOIN (
+    placed LEFT JOIN /*schema*/job_specs AS specs ON specs.id = ANY(ARRAY[placed.id])
+) ON true
+ORDER BY placed.due_at, placed.id

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use job_engine::store::{Claim, Claimed, ClaimedJob, Quota};
-use job_engine::{JobType, Payload, Reply, StoreError, Timestamp};
+use job_engine::store::{Claim, Claimed, ClaimedJob, Left, LeftOut, Quota};
+use job_engine::{Fence, JobId, JobType, Payload, Reply, Run, StoreError, Timestamp};
 use sqlx::PgConnection;
 use sqlx::postgres::PgRow;
 
-use crate::convert::{corrupt, count, get, get_count, get_run, get_time, interval, time, time_max};
+use crate::convert::{
+    Time, corrupt, count, get, get_count, get_time, interval, time, time_max, timestamp,
+};
 use crate::error::{reply_lost, store_error};
 use crate::store::PostgresStore;
 
@@ -22,7 +24,7 @@ pub(crate) async fn claim(
 ) -> Result<Reply, StoreError> {
     if claim.repeat {
         let renewed = renew(store, connection, now, claim).await?;
-        if !renewed.jobs.is_empty() {
+        if !(renewed.jobs.is_empty() && renewed.left.is_empty()) {
             return Ok(Reply::Claimed(renewed));
         }
     }
@@ -42,9 +44,11 @@ async fn renew(
         .bind(claim.id.seq)
         .bind(interval(claim.lease))
         .bind(now.map(time))
-        .bind(time_max());
+        .bind(time_max())
+        .bind(of(&claim.quotas, |quota| quota.job_type.as_str()))
+        .bind(of(&claim.quotas, |quota| count(quota.jobs_max)));
     let rows = renew.fetch_all(connection).await.map_err(store_error)?;
-    claimed(&rows).map_err(reply_lost)
+    claimed(&rows, claim).map_err(reply_lost)
 }
 
 async fn take(
@@ -63,7 +67,7 @@ async fn take(
         .bind(now.map(time))
         .bind(time_max());
     let rows = take.fetch_all(connection).await.map_err(store_error)?;
-    let mut claimed = claimed(&rows).map_err(reply_lost)?;
+    let mut claimed = claimed(&rows, claim).map_err(reply_lost)?;
     claimed.next_due = next_due(&claim.quotas, &claimed);
     Ok(claimed)
 }
@@ -71,8 +75,9 @@ async fn take(
 /// When the next job is due of each type of which there were fewer than its quota.
 fn next_due(quotas: &[Quota], claimed: &Claimed) -> Vec<(JobType, Timestamp)> {
     let mut taken: BTreeMap<&JobType, u32> = BTreeMap::new();
-    for job in &claimed.jobs {
-        *taken.entry(&job.job_type).or_default() += 1;
+    let jobs = claimed.jobs.iter().map(|job| &job.job_type);
+    for job_type in jobs.chain(claimed.left.iter().map(|left| &left.job_type)) {
+        *taken.entry(job_type).or_default() += 1;
     }
     let told: BTreeMap<&JobType, Timestamp> =
         claimed.next_due.iter().map(|(t, at)| (t, *at)).collect();
@@ -87,11 +92,12 @@ fn next_due(quotas: &[Quota], claimed: &Claimed) -> Vec<(JobType, Timestamp)> {
 }
 
 /// A row is a job, or when the next of a type is due, or neither. Each has the time.
-fn claimed(rows: &[PgRow]) -> Result<Claimed, sqlx::Error> {
+fn claimed(rows: &[PgRow], claim: &Claim) -> Result<Claimed, sqlx::Error> {
     let first = rows.first().ok_or_else(|| corrupt("now", "no row"))?;
     let mut claimed = Claimed {
         now: get_time(first, "now")?,
         jobs: Vec::with_capacity(rows.len()),
+        left: Vec::new(),
         next_due: Vec::new(),
     };
     for row in rows {
@@ -103,21 +109,54 @@ fn claimed(rows: &[PgRow]) -> Result<Claimed, sqlx::Error> {
             let due_at = get_time(row, "due_at")?;
             claimed.next_due.push((job_type, due_at));
         } else {
-            claimed.jobs.push(claimed_job(row, job_type)?);
+            match get::<Option<String>>(row, "config")? {
+                Some(config) => claimed
+                    .jobs
+                    .push(claimed_job(row, claim, job_type, config)?),
+                None => claimed.left.push(left(row, claim, job_type)?),
+            }
         }
     }
     Ok(claimed)
 }
 
-fn claimed_job(row: &PgRow, job_type: JobType) -> Result<ClaimedJob, sqlx::Error> {
-    let config: String = get(row, "config")?;
+fn run(row: &PgRow, claim: &Claim) -> Result<Run, sqlx::Error> {
+    Ok(Run {
+        job: JobId(get(row, "id")?),
+        fence: Fence(get(row, "fence")?),
+        claim: claim.id,
+    })
+}
+
+/// A job whose config did not come along.
+fn left(row: &PgRow, claim: &Claim, job_type: JobType) -> Result<Left, sqlx::Error> {
+    let spec_is_there = get::<Option<Time>>(row, "spawned_at")?.is_some();
+    Ok(Left {
+        run: run(row, claim)?,
+        job_type,
+        why: match spec_is_there {
+            true => LeftOut::BeyondQuota,
+            false => LeftOut::SpecGone,
+        },
+    })
+}
+
+fn claimed_job(
+    row: &PgRow,
+    claim: &Claim,
+    job_type: JobType,
+    config: String,
+) -> Result<ClaimedJob, sqlx::Error> {
+    let undecodable_since: Option<Time> = get(row, "undecodable_since")?;
     let state: Option<String> = get(row, "execution_state")?;
     Ok(ClaimedJob {
-        run: get_run(row)?,
+        run: run(row, claim)?,
         job_type,
         attempt: get_count(row, "attempt")?,
         due_at: get_time(row, "due_at")?,
         spawned_at: get_time(row, "spawned_at")?,
+        interruptions: get_count(row, "interruptions")?,
+        undecodable_since: undecodable_since.map(timestamp),
         config: Payload::from_json(config),
         state: state.map(Payload::from_json),
         trace: get(row, "trace")?,

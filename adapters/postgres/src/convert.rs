@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use job_engine::{Due, Fence, JobId, Run, Timestamp};
+use job_engine::{ClaimId, Due, Fence, JobId, Run, Timestamp, WorkerId};
 use job_tokio::{to_datetime, to_timestamp};
 use sqlx::postgres::PgRow;
 use sqlx::postgres::types::PgInterval;
@@ -74,11 +74,15 @@ pub(crate) fn get_time(row: &PgRow, name: &str) -> Result<Timestamp, sqlx::Error
     row.try_get(name).map(timestamp)
 }
 
-/// The run that the columns `id` and `fence` name.
+/// The run that the columns `id`, `fence`, `worker` and `claim_seq` name.
 pub(crate) fn get_run(row: &PgRow) -> Result<Run, sqlx::Error> {
     Ok(Run {
         job: JobId(row.try_get("id")?),
         fence: Fence(row.try_get("fence")?),
+        claim: ClaimId {
+            worker: WorkerId(row.try_get("worker")?),
+            seq: row.try_get("claim_seq")?,
+        },
     })
 }
 

@@ -62,9 +62,12 @@ fn live(row: &PgRow) -> Result<Live, sqlx::Error> {
         None => None,
     };
     let state: Option<String> = get(row, "execution_state")?;
+    let undecodable_since: Option<Time> = get(row, "undecodable_since")?;
     Ok(Live {
         attempt: get_count(row, "attempt")?,
         crashes: get_count(row, "crashes")?,
+        interruptions: get_count(row, "interruptions")?,
+        undecodable_since: undecodable_since.map(timestamp),
         due_at: get_time(row, "due_at")?,
         fence: Fence(get(row, "fence")?),
         state: state.map(Payload::from_json),
@@ -81,6 +84,7 @@ fn run(row: &PgRow) -> Result<RunRecord, sqlx::Error> {
         fence: Fence(get(row, "run_fence")?),
         attempt: get_count(row, "run_attempt")?,
         worker: WorkerId(get(row, "run_worker")?),
+        claim_seq: get(row, "run_claim_seq")?,
         claimed_at: get_time(row, "run_claimed_at")?,
         ended_at: get_time(row, "run_ended_at")?,
         end: RunEnd::from_code(code).ok_or_else(unknown)?,

@@ -3,16 +3,16 @@
 use std::collections::BTreeSet;
 
 use job_engine::store::{Finish, Outcome, Written};
-use job_engine::{Due, Fence, JobId, Reply, Run, StoreError, Timestamp};
+use job_engine::{ClaimId, Due, Fence, JobId, Reply, Run, StoreError, Timestamp, WorkerId};
 use sqlx::postgres::types::PgInterval;
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::query::Query;
 use sqlx::{PgConnection, Postgres};
 use uuid::Uuid;
 
-use crate::convert::{Time, count, due, get, get_runs, time, time_max};
+use crate::convert::{Time, count, due, get, get_run, get_runs, time, time_max};
 use crate::error::{reply_lost, store_error};
-use crate::lease::columns;
+use crate::lease::{Columns, columns};
 use crate::store::{Owner, PostgresStore};
 
 /// One statement ends the runs. When it did not find some of them running,
@@ -45,7 +45,7 @@ pub(crate) async fn finish(
         BTreeSet::new()
     } else {
         let others = finishes.iter().map(|f| &f.run);
-        let (jobs, fences) = columns(others.filter(|run| !ended.contains(run)));
+        let Columns { jobs, fences, .. } = columns(others.filter(|run| !ended.contains(run)));
         let rows = store.query_on(owner, &store.sql().finished);
         let rows = rows
             .bind(jobs)
@@ -74,14 +74,22 @@ fn some_ended(row: &PgRow, asked: usize) -> Result<Option<BTreeSet<Run>>, sqlx::
     }
     let ids: Option<Vec<Uuid>> = get(row, "ids")?;
     let fences: Option<Vec<i64>> = get(row, "fences")?;
-    let runs = ids.into_iter().flatten().zip(fences.into_iter().flatten());
-    Ok(Some(
-        runs.map(|(id, fence)| Run {
-            job: JobId(id),
-            fence: Fence(fence),
-        })
-        .collect(),
-    ))
+    let workers: Option<Vec<Uuid>> = get(row, "workers")?;
+    let seqs: Option<Vec<i64>> = get(row, "claim_seqs")?;
+    let ids = ids.into_iter().flatten().zip(fences.into_iter().flatten());
+    let claims = workers
+        .into_iter()
+        .flatten()
+        .zip(seqs.into_iter().flatten());
+    let runs = ids.zip(claims).map(|((id, fence), (worker, seq))| Run {
+        job: JobId(id),
+        fence: Fence(fence),
+        claim: ClaimId {
+            worker: WorkerId(worker),
+            seq,
+        },
+    });
+    Ok(Some(runs.collect()))
 }
 
 /// When the job runs next, as a time or as a delay; neither if it does not.
@@ -89,8 +97,8 @@ fn next_due(outcome: &Outcome) -> (Option<Time>, Option<PgInterval>) {
     match outcome {
         Outcome::Completed | Outcome::Errored { .. } => (None, None),
         Outcome::Rescheduled { due: at } => due(*at),
-        Outcome::Retried { delay, .. } => due(Due::In(*delay)),
-        Outcome::Released => due(Due::Now),
+        Outcome::Retried { delay, .. } | Outcome::Undecodable { delay, .. } => due(Due::In(*delay)),
+        Outcome::Released | Outcome::Interrupted => due(Due::Now),
     }
 }
 
@@ -99,16 +107,16 @@ fn next_attempt(outcome: &Outcome) -> Option<i32> {
     match outcome {
         Outcome::Rescheduled { .. } => Some(1),
         Outcome::Retried { attempt, .. } => Some(count(*attempt)),
-        Outcome::Released | Outcome::Completed | Outcome::Errored { .. } => None,
+        Outcome::Released
+        | Outcome::Interrupted
+        | Outcome::Undecodable { .. }
+        | Outcome::Completed
+        | Outcome::Errored { .. } => None,
     }
 }
 
 fn ended_run(row: &PgRow) -> Result<(Run, i16), sqlx::Error> {
-    let run = Run {
-        job: JobId(get(row, "job_id")?),
-        fence: Fence(get(row, "fence")?),
-    };
-    Ok((run, get(row, "run_end")?))
+    Ok((get_run(row)?, get(row, "run_end")?))
 }
 
 fn bind<'q>(
@@ -128,6 +136,8 @@ fn bind<'q>(
         .bind(delay)
         .bind(now.map(time))
         .bind(time_max())
+        .bind(of(finishes, |f| f.run.claim.worker.0))
+        .bind(of(finishes, |f| f.run.claim.seq))
 }
 
 /// In the order of their ids, in which the rows are to be locked.
@@ -142,8 +152,12 @@ fn bind_final<'q>(
         .bind(of(finishes.iter().copied(), |f| f.run.job.0))
         .bind(of(finishes.iter().copied(), |f| f.run.fence.0))
         .bind(of(finishes.iter().copied(), |f| f.outcome.end().code()))
-        .bind(of(finishes, |f| f.outcome.error().map(|e| e.as_str())))
+        .bind(of(finishes.iter().copied(), |f| {
+            f.outcome.error().map(|e| e.as_str())
+        }))
         .bind(now.map(time))
+        .bind(of(finishes.iter().copied(), |f| f.run.claim.worker.0))
+        .bind(of(finishes, |f| f.run.claim.seq))
 }
 
 fn of<'a, T>(

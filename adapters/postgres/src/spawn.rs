@@ -40,16 +40,16 @@ pub(crate) async fn spawn(
     let mut told: Vec<Option<Spawned>> = vec![None; jobs.len()];
     while told.contains(&None) {
         let round = round(jobs, &told);
-        let mut tokens = BTreeMap::new();
+        let mut there = There::default();
         for part in split(lock_order(round.iter().map(|at| &jobs[*at]).collect())) {
-            tokens.extend(spawn_part(store, connection, now, &part).await?);
+            spawn_part(store, connection, now, &part, &mut there).await?;
         }
         for at in round {
-            told[at] = Some(spawned(&jobs[at], &tokens)?);
+            told[at] = Some(spawned(&jobs[at], &there)?);
         }
         for (job, told) in jobs.iter().zip(&mut told) {
-            if told.is_none() && tokens.contains_key(&job.id) {
-                *told = Some(spawned(job, &tokens)?);
+            if told.is_none() && there.tokens.contains_key(&job.id) {
+                *told = Some(spawned(job, &there)?);
             }
         }
     }
@@ -75,14 +75,22 @@ fn round(jobs: &[NewJob], told: &[Option<Spawned>]) -> Vec<usize> {
     round
 }
 
-/// What became of a job, given the tokens of the jobs that there are.
-fn spawned(job: &NewJob, tokens: &BTreeMap<JobId, i64>) -> Result<Spawned, StoreError> {
-    match tokens.get(&job.id) {
-        Some(token) if *token == job.token => Ok(Spawned::Created),
-        Some(_) => Ok(Spawned::DuplicateId),
-        None if job.unique_type => Ok(Spawned::DuplicateUniqueType),
+/// What there is, of the ids and unique types of a batch, once it is carried out.
+#[derive(Default)]
+struct There {
+    tokens: BTreeMap<JobId, i64>,
+    unique: BTreeMap<String, JobId>,
+}
+
+/// What became of a job, given what there is.
+fn spawned(job: &NewJob, there: &There) -> Result<Spawned, StoreError> {
+    let existing = there.unique.get(job.job_type.as_str());
+    match (there.tokens.get(&job.id), existing) {
+        (Some(token), _) if *token == job.token => Ok(Spawned::Created),
+        (Some(_), _) => Ok(Spawned::DuplicateId),
+        (None, Some(existing)) if job.unique_type => Ok(Spawned::DuplicateUniqueType(*existing)),
         // Only somebody who deletes jobs by hand gets here.
-        None => Err(StoreError::Unknown(format!(
+        (None, _) => Err(StoreError::Unknown(format!(
             "the job that kept {} from being created is gone",
             job.id
         ))),
@@ -122,37 +130,46 @@ fn split(jobs: Vec<&NewJob>) -> Vec<Vec<&NewJob>> {
     parts
 }
 
-/// Creates jobs by one statement. Returns the tokens of all of them that there are
-/// then; the others were refused for their unique type.
+/// Creates jobs by one statement, and adds to `there` what there is then: those that are
+/// in it by neither their id nor their type are gone.
 async fn spawn_part(
     store: &PostgresStore,
     connection: &mut PgConnection,
     now: Option<Timestamp>,
     jobs: &[&NewJob],
-) -> Result<BTreeMap<JobId, i64>, StoreError> {
+    there: &mut There,
+) -> Result<(), StoreError> {
     let spawn = store.query(&store.sql().spawn);
     let rows = bind(spawn, now, jobs).fetch_all(&mut *connection).await;
     let rows = rows.map_err(store_error)?;
     let ids = rows.iter().map(|row| get(row, "id").map(JobId));
     let created: BTreeSet<JobId> = ids.collect::<Result<_, _>>().map_err(reply_lost)?;
-    let (mut tokens, mut refused) = (BTreeMap::new(), Vec::new());
-    for job in jobs {
-        if created.contains(&job.id) {
-            tokens.insert(job.id, job.token);
-        } else {
-            refused.push(job.id.0);
+    let (new, refused): (Vec<&NewJob>, Vec<&NewJob>) =
+        jobs.iter().partition(|job| created.contains(&job.id));
+    there
+        .tokens
+        .extend(new.iter().map(|job| (job.id, job.token)));
+    if refused.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<_> = refused.iter().map(|job| job.id.0).collect();
+    let rows = store.query_on(Owner::Application, &store.sql().spawned);
+    let rows = rows.bind(ids).fetch_all(&mut *connection).await;
+    for row in &rows.map_err(reply_lost)? {
+        let (id, token) = token(row).map_err(reply_lost)?;
+        there.tokens.insert(id, token);
+    }
+    let types = refused.iter().filter(|job| job.unique_type);
+    let types: Vec<_> = types.map(|job| job.job_type.as_str()).collect();
+    if !types.is_empty() {
+        let rows = store.query_on(Owner::Application, &store.sql().unique_jobs);
+        let rows = rows.bind(types).fetch_all(connection).await;
+        for row in &rows.map_err(reply_lost)? {
+            let (job_type, id) = unique_job(row).map_err(reply_lost)?;
+            there.unique.insert(job_type, id);
         }
     }
-    if !refused.is_empty() {
-        let rows = store.query_on(Owner::Application, &store.sql().spawned);
-        let rows = rows.bind(refused).fetch_all(connection).await;
-        let rows = rows.map_err(reply_lost)?;
-        for row in &rows {
-            let (id, token) = token(row).map_err(reply_lost)?;
-            tokens.insert(id, token);
-        }
-    }
-    Ok(tokens)
+    Ok(())
 }
 
 /// Creates jobs by one statement, or a few in the transaction of `connection`, that
@@ -193,6 +210,10 @@ fn bind<'q>(
 
 fn of<'a, T>(jobs: &[&'a NewJob], field: impl Fn(&'a NewJob) -> T) -> Vec<T> {
     jobs.iter().copied().map(field).collect()
+}
+
+fn unique_job(row: &PgRow) -> Result<(String, JobId), sqlx::Error> {
+    Ok((get(row, "job_type")?, JobId(get(row, "id")?)))
 }
 
 fn token(row: &PgRow) -> Result<(JobId, i64), sqlx::Error> {
@@ -247,7 +268,7 @@ mod tests {
         ];
         let mut told = vec![None; jobs.len()];
         assert_eq!(round(&jobs, &told), [0, 4]);
-        told[0] = Some(Spawned::DuplicateUniqueType);
+        told[0] = Some(Spawned::DuplicateUniqueType(JobId(Uuid::from_u128(9))));
         told[4] = Some(Spawned::Created);
         assert_eq!(round(&jobs, &told), [1, 2]);
     }

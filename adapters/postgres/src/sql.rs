@@ -53,6 +53,7 @@ statements![
     finish_final,
     finished,
     heartbeat,
+    hold,
     reclaim,
     renew_claim,
     running,
@@ -60,6 +61,7 @@ statements![
     spawn,
     spawn_new,
     spawned,
+    unique_jobs,
 ];
 
 /// The name of a schema cannot be one.

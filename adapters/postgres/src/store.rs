@@ -73,7 +73,9 @@ impl Owner {
     /// Who carries out a command that is no part of a transaction.
     fn of(command: &Command) -> Self {
         match command {
-            Command::Spawn(_) | Command::Checkpoint(_) | Command::Find(_) => Owner::Application,
+            Command::Spawn(_) | Command::Checkpoint(_) | Command::Hold(_) | Command::Find(_) => {
+                Owner::Application
+            }
             Command::Claim(_)
             | Command::Finish(_)
             | Command::Heartbeat(_)
@@ -161,6 +163,7 @@ impl PostgresStore {
             | Command::Finish(_)
             | Command::Heartbeat(_)
             | Command::Checkpoint(_)
+            | Command::Hold(_)
             | Command::Find(_) => self.run(Owner::Application, connection, now, command).await,
         }
     }
@@ -260,6 +263,7 @@ impl PostgresStore {
             Command::Checkpoint(checkpoint) => {
                 lease::checkpoint(self, connection, checkpoint).await
             }
+            Command::Hold(run) => lease::hold(self, connection, *run).await,
             Command::Reclaim(reclaim) => reclaim::reclaim(self, connection, now, reclaim).await,
             Command::Find(job) => find::find(self, connection, *job).await,
         }

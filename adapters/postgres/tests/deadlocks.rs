@@ -352,15 +352,13 @@ impl Actor {
         let Reply::Spawned(spawned) = reply else {
             panic!("{reply:?}");
         };
-        for (what, outcome) in [
-            ("jobs created", Spawned::Created),
-            ("ids taken", Spawned::DuplicateId),
-            ("unique types taken", Spawned::DuplicateUniqueType),
-        ] {
-            let count = spawned
-                .iter()
-                .filter(|spawned| **spawned == outcome)
-                .count();
+        for what in ["jobs created", "ids taken", "unique types taken"] {
+            let became = |spawned: &Spawned| match spawned {
+                Spawned::Created => "jobs created",
+                Spawned::DuplicateId => "ids taken",
+                Spawned::DuplicateUniqueType(_) => "unique types taken",
+            };
+            let count = spawned.iter().filter(|one| became(one) == what).count();
             self.soak.count(what, count).await;
         }
     }

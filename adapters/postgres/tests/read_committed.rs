@@ -68,7 +68,7 @@ async fn a_repeat_that_waited_for_its_original_is_told_that_the_job_was_created(
 
 #[tokio::test]
 async fn a_spawn_waits_for_an_open_one_of_the_same_unique_type() {
-    check_spawn_race(true, 2, true, Spawned::DuplicateUniqueType).await;
+    check_spawn_race(true, 2, true, Spawned::DuplicateUniqueType(id(1))).await;
     check_spawn_race(true, 2, false, Spawned::Created).await;
 }
 
@@ -190,7 +190,8 @@ async fn take_back(executor: impl Executor<'_, Database = Postgres>, run: Run) {
              RETURNING old.*
          )
          INSERT INTO job_runs
-         SELECT id, fence, attempt, worker, claimed_at, claimed_at, 6, NULL, due_at FROM lost";
+         SELECT id, fence, attempt, worker, claim_seq, claimed_at, claimed_at, 6, NULL, due_at
+         FROM lost";
     let taken = sqlx::query(take_back).bind(run.job.0).bind(run.fence.0);
     let taken = taken.execute(executor).await.unwrap();
     assert_eq!(taken.rows_affected(), 1);
@@ -297,7 +298,10 @@ fn renewal(run: Run, now: u32) -> String {
     let job = format!("ARRAY['{}']", run.job.0);
     let fence = format!("ARRAY[{}]", run.fence.0);
     let now = seconds(now);
-    gated("heartbeat", &[&job, &fence, "'1 hour'", &now, TIME_MAX])
+    let worker = format!("ARRAY['{}']", run.claim.worker.0);
+    let seq = format!("ARRAY[{}]", run.claim.seq);
+    let named = [&job, &fence, "'1 hour'", &now, TIME_MAX, &worker, &seq];
+    gated("heartbeat", &named)
 }
 
 fn recovery(now: u32) -> String {

@@ -1,7 +1,8 @@
 -- Takes due jobs of one type, the longest due first. Returns them.
 --
 -- Invariant: SQLite has one writer, so a job is taken once. The cost depends on
--- the quota, not on the backlog.
+-- the quota, not on the backlog. A job whose spec is gone is taken as well, without a
+-- config: its worker ends it.
 -- Index: job_live_pending, one range; job_specs by primary key.
 UPDATE job_live
 SET state = 1,
@@ -17,7 +18,7 @@ WHERE id IN (
     LIMIT ?3
 )
 RETURNING
-    id, job_type, fence, attempt, due_at, execution_state,
+    id, job_type, fence, attempt, due_at, interruptions, undecodable_since, execution_state,
     (SELECT config FROM job_specs AS specs WHERE specs.id = job_live.id) AS config,
     (SELECT trace FROM job_specs AS specs WHERE specs.id = job_live.id) AS trace,
     (SELECT spawned_at FROM job_specs AS specs WHERE specs.id = job_live.id) AS spawned_at

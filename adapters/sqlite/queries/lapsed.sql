@@ -4,7 +4,7 @@
 -- its type and written in the same transaction.
 -- Index: job_live_running, read whole; it holds no more than what runs. It is
 -- named because the order by id tempts the planner to read all jobs instead.
-SELECT id, job_type, fence, attempt, crashes, claimed_at, lease_expires_at
+SELECT id, job_type, fence, worker, claim_seq, attempt, crashes, claimed_at, lease_expires_at
 FROM job_live INDEXED BY job_live_running
 WHERE state = 1
   AND lease_expires_at <= ?2

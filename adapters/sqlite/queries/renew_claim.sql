@@ -7,7 +7,7 @@ UPDATE job_live
 SET lease_expires_at = ?3
 WHERE state = 1 AND worker = ?1 AND claim_seq = ?2
 RETURNING
-    id, job_type, fence, attempt, due_at, execution_state,
+    id, job_type, fence, attempt, due_at, interruptions, undecodable_since, execution_state,
     (SELECT config FROM job_specs AS specs WHERE specs.id = job_live.id) AS config,
     (SELECT trace FROM job_specs AS specs WHERE specs.id = job_live.id) AS trace,
     (SELECT spawned_at FROM job_specs AS specs WHERE specs.id = job_live.id) AS spawned_at

@@ -7,7 +7,7 @@ use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteRow;
 
 use crate::error::failed;
-use crate::row::{corrupt, count, get, time};
+use crate::row::{corrupt, count, get, some_time, time};
 use crate::sql;
 
 pub(crate) async fn find(
@@ -50,6 +50,8 @@ fn live(row: &SqliteRow) -> Result<Live, StoreError> {
     Ok(Live {
         attempt: count(row, "attempt")?,
         crashes: count(row, "crashes")?,
+        interruptions: count(row, "interruptions")?,
+        undecodable_since: some_time(row, "undecodable_since")?,
         due_at: time(row, "due_at")?,
         fence: Fence(get(row, "fence")?),
         state: get::<Option<String>>(row, "execution_state")?.map(Payload::from_json),
@@ -65,6 +67,7 @@ fn run(row: &SqliteRow) -> Result<RunRecord, StoreError> {
         fence: Fence(get(row, "fence")?),
         attempt: count(row, "attempt")?,
         worker: WorkerId(get(row, "worker")?),
+        claim_seq: get(row, "claim_seq")?,
         claimed_at: time(row, "claimed_at")?,
         ended_at: time(row, "ended_at")?,
         end: end.ok_or_else(|| corrupt("an end of a run that this version does not know"))?,

@@ -48,7 +48,8 @@ fn end(now: Timestamp, finish: &Finish) -> End<'_> {
             let attempt = (*attempt).min(COUNT_MAX);
             Some((now.saturating_add(*delay), Some(attempt), Some(0)))
         }
-        Outcome::Released => Some((now, None, None)),
+        Outcome::Undecodable { delay, .. } => Some((now.saturating_add(*delay), None, None)),
+        Outcome::Released | Outcome::Interrupted => Some((now, None, None)),
     };
     End {
         run: finish.run,
@@ -69,7 +70,7 @@ async fn ended_before(
 ) -> Result<BTreeMap<Run, i16>, StoreError> {
     let input: Vec<_> = finishes
         .iter()
-        .map(|finish| (hex(finish.run.job), finish.run.fence.0))
+        .map(|finish| (hex(finish.run.job.0), finish.run.fence.0))
         .collect();
     let rows = sqlx::query(sql::FINISHED).bind(json(&input));
     let rows = rows.fetch_all(connection).await.map_err(failed)?;
@@ -110,13 +111,15 @@ pub(crate) async fn end_runs(
         .map(|end| {
             let next = end.next.as_ref();
             (
-                hex(end.run.job),
+                hex(end.run.job.0),
                 end.run.fence.0,
                 end.end.code(),
                 end.error,
                 next.and_then(|next| next.attempt),
                 next.map(|next| next.due_at.as_micros()),
                 next.map(|next| next.crashes),
+                hex(end.run.claim.worker.0),
+                end.run.claim.seq,
             )
         })
         .collect();
@@ -133,6 +136,7 @@ pub(crate) async fn end_runs(
     }
     if ends.iter().any(|end| end.next.is_some()) {
         let query = sqlx::query(sql::FINISH_PENDING).bind(&input);
+        let query = query.bind(now.as_micros());
         query.execute(&mut *connection).await.map_err(failed)?;
     }
     runs(&ended)

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use job_engine::{Fence, JobId, Run, StoreError, Timestamp};
+use job_engine::{ClaimId, Fence, JobId, Run, StoreError, Timestamp, WorkerId};
 use serde::Serialize;
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
+use sqlx::types::Uuid;
 
 use crate::error::failed;
 
@@ -15,8 +16,8 @@ pub(crate) fn json<T: Serialize>(rows: &[T]) -> String {
 }
 
 /// An id as `unhex` reads it.
-pub(crate) fn hex(job: JobId) -> String {
-    job.0.as_simple().to_string()
+pub(crate) fn hex(id: Uuid) -> String {
+    id.as_simple().to_string()
 }
 
 /// A column of a row.
@@ -31,6 +32,11 @@ pub(crate) fn time(row: &SqliteRow, column: &str) -> Result<Timestamp, StoreErro
     get(row, column).map(Timestamp::from_micros)
 }
 
+pub(crate) fn some_time(row: &SqliteRow, column: &str) -> Result<Option<Timestamp>, StoreError> {
+    let micros: Option<i64> = get(row, column)?;
+    Ok(micros.map(Timestamp::from_micros))
+}
+
 /// An attempt or a count.
 pub(crate) fn count(row: &SqliteRow, column: &str) -> Result<u32, StoreError> {
     let count: i64 = get(row, column)?;
@@ -41,6 +47,10 @@ pub(crate) fn run(row: &SqliteRow) -> Result<Run, StoreError> {
     Ok(Run {
         job: JobId(get(row, "id")?),
         fence: Fence(get(row, "fence")?),
+        claim: ClaimId {
+            worker: WorkerId(get(row, "worker")?),
+            seq: get(row, "claim_seq")?,
+        },
     })
 }
 

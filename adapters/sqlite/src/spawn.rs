@@ -7,7 +7,7 @@ use job_engine::{JobId, Reply, StoreError, Timestamp};
 use sqlx::SqliteConnection;
 
 use crate::error::failed;
-use crate::row::{get, hex, json};
+use crate::row::{corrupt, get, hex, json};
 use crate::sql;
 
 /// Bytes of configs that go into one statement, except when a single one is
@@ -51,7 +51,7 @@ async fn spawn_part(
         .iter()
         .map(|job| {
             (
-                hex(job.id),
+                hex(job.id.0),
                 job.job_type.as_str(),
                 i64::from(job.unique_type),
                 job.config.as_str(),
@@ -77,7 +77,7 @@ async fn spawn_part(
             .iter()
             .map(|job| {
                 let due_at = job.due.resolve(now).as_micros();
-                (hex(job.id), job.job_type.as_str(), due_at)
+                (hex(job.id.0), job.job_type.as_str(), due_at)
             })
             .collect();
         let live = sqlx::query(sql::SPAWN_LIVE).bind(json(&live));
@@ -88,14 +88,34 @@ async fn spawn_part(
     } else {
         tokens(connection, &refused).await?
     };
+    let unique = match refused.iter().any(|job| job.unique_type) {
+        true => unique_jobs(connection, &refused).await?,
+        false => BTreeMap::new(),
+    };
     let spawned = jobs.iter().map(|job| match tokens.get(&job.id) {
-        _ if created.contains(&job.id) => Spawned::Created,
-        Some(token) if *token == job.token => Spawned::Created,
-        Some(_) => Spawned::DuplicateId,
+        _ if created.contains(&job.id) => Ok(Spawned::Created),
+        Some(token) if *token == job.token => Ok(Spawned::Created),
+        Some(_) => Ok(Spawned::DuplicateId),
         // Nothing else can have kept it out.
-        None => Spawned::DuplicateUniqueType,
+        None => match unique.get(job.job_type.as_str()) {
+            Some(existing) => Ok(Spawned::DuplicateUniqueType(*existing)),
+            None => Err(corrupt("no trace of what kept a job from being created")),
+        },
     });
-    Ok(spawned.collect())
+    spawned.collect()
+}
+
+/// The unique jobs of the types of these.
+async fn unique_jobs(
+    connection: &mut SqliteConnection,
+    jobs: &[&NewJob],
+) -> Result<BTreeMap<String, JobId>, StoreError> {
+    let types: Vec<_> = jobs.iter().map(|job| job.job_type.as_str()).collect();
+    let rows = sqlx::query(sql::UNIQUE_JOBS).bind(json(&types));
+    let rows = rows.fetch_all(connection).await.map_err(failed)?;
+    let rows = rows.iter();
+    rows.map(|row| Ok((get(row, "job_type")?, JobId(get(row, "id")?))))
+        .collect()
 }
 
 /// The spawns that made the jobs which have these ids.
@@ -103,7 +123,7 @@ async fn tokens(
     connection: &mut SqliteConnection,
     jobs: &[&NewJob],
 ) -> Result<BTreeMap<JobId, i64>, StoreError> {
-    let ids: Vec<_> = jobs.iter().map(|job| hex(job.id)).collect();
+    let ids: Vec<_> = jobs.iter().map(|job| hex(job.id.0)).collect();
     let rows = sqlx::query(sql::SPAWNED).bind(json(&ids));
     let rows = rows.fetch_all(connection).await.map_err(failed)?;
     let rows = rows.iter();

@@ -20,6 +20,7 @@ statements![
     FINISH_PENDING = "finish_pending",
     FINISHED = "finished",
     HEARTBEAT = "heartbeat",
+    HOLD = "hold",
     LAPSED = "lapsed",
     LOCK = "lock",
     NEXT_DUE = "next_due",
@@ -29,4 +30,5 @@ statements![
     SPAWN = "spawn",
     SPAWN_LIVE = "spawn_live",
     SPAWNED = "spawned",
+    UNIQUE_JOBS = "unique_jobs",
 ];

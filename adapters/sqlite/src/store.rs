@@ -235,6 +235,7 @@ async fn run(
         }
         // These do not depend on the time.
         Command::Checkpoint(checkpoint) => lease::checkpoint(connection, checkpoint).await,
+        Command::Hold(run) => lease::hold(connection, *run).await,
         Command::Find(job) => find::find(connection, *job).await,
     }
 }

@@ -152,6 +152,7 @@ fn named_jobs(command: &Command) -> Result<Vec<JobId>, Rejection> {
         Command::Finish(finishes) => Ok(finishes.iter().map(|f| f.run.job).collect()),
         Command::Heartbeat(heartbeat) => Ok(heartbeat.runs.iter().map(|run| run.job).collect()),
         Command::Checkpoint(checkpoint) => Ok(vec![checkpoint.run.job]),
+        Command::Hold(run) => Ok(vec![run.job]),
         Command::Find(_) => Ok(Vec::new()),
         Command::Claim(_) | Command::Reclaim(_) => Err(Rejection::NotInTransaction),
     }
@@ -235,6 +236,10 @@ mod tests {
         Run {
             job: id(n),
             fence: Fence(1),
+            claim: ClaimId {
+                worker: WorkerId(Uuid::from_u128(1)),
+                seq: 1,
+            },
         }
     }
 
@@ -337,7 +342,10 @@ mod tests {
         let mut transaction = store.begin().await;
         transaction.execute(None, &spawn_unique(1)).unwrap();
         let refused = transaction.execute(None, &spawn_unique(2)).unwrap();
-        assert_eq!(refused, Reply::Spawned(vec![Spawned::DuplicateUniqueType]));
+        assert_eq!(
+            refused,
+            Reply::Spawned(vec![Spawned::DuplicateUniqueType(id(1))])
+        );
         transaction.rollback();
         let created = Reply::Spawned(vec![Spawned::Created]);
         assert_eq!(
@@ -362,7 +370,10 @@ mod tests {
         transaction.rollback();
         assert_eq!(store.jobs().await, before);
         let refused = store.execute(None, &spawn_unique(2)).await.unwrap();
-        assert_eq!(refused, Reply::Spawned(vec![Spawned::DuplicateUniqueType]));
+        assert_eq!(
+            refused,
+            Reply::Spawned(vec![Spawned::DuplicateUniqueType(id(1))])
+        );
     }
 
     #[tokio::test]

@@ -151,6 +151,7 @@ impl Bench {
                     job_type: TYPE,
                     retry: RetrySettings::default(),
                     crashes_max: None,
+                    undecodable_max: Duration::from_secs(3600),
                 }],
                 jobs_max: 10,
                 jobs_min: 10,
@@ -257,7 +258,7 @@ async fn a_shutdown_aborts_what_stays_and_puts_it_back() {
     let job = bench.read(STAY).await;
     assert_eq!(
         (job.state(), job.runs[0].end),
-        (State::Pending, RunEnd::Released)
+        (State::Pending, RunEnd::Interrupted)
     );
 }
 

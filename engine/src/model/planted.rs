@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::ModelStore;
 use crate::history::{Lease, Live};
-use crate::ids::{JobId, Run, WorkerId};
+use crate::ids::{JobId, Run};
 use crate::planted::{Bug, planted};
 use crate::store::{AfterCrash, Heartbeat};
 use crate::time::Timestamp;
@@ -40,6 +40,8 @@ impl ModelStore {
             let live = job.live.get_or_insert(Live {
                 attempt,
                 crashes: 0,
+                interruptions: 0,
+                undecodable_since: None,
                 due_at: now,
                 fence: run.fence,
                 state: None,
@@ -48,7 +50,7 @@ impl ModelStore {
             if let (None, Some(last)) = (live.lease, job.runs.last()) {
                 live.lease = Some(Lease {
                     worker: last.worker,
-                    claim_seq: 0,
+                    claim_seq: last.claim_seq,
                     claimed_at: last.claimed_at,
                     expires_at: now,
                 });
@@ -93,7 +95,7 @@ impl ModelStore {
             return;
         }
         let runs = heartbeat.runs.iter();
-        let workers: BTreeSet<_> = runs.filter_map(|run| self.worker_of(*run)).collect();
+        let workers: BTreeSet<_> = runs.map(|run| run.claim.worker).collect();
         let running: Vec<JobId> = self.running.iter().copied().collect();
         for id in running {
             let live = self.jobs.get_mut(&id).and_then(|e| e.job.live.as_mut());
@@ -102,14 +104,5 @@ impl ModelStore {
                 lease.expires_at = now.saturating_add(heartbeat.lease);
             }
         }
-    }
-
-    fn worker_of(&self, run: Run) -> Option<WorkerId> {
-        let job = self.find(run.job)?;
-        if let Some(live) = job.live.as_ref().filter(|live| live.fence == run.fence) {
-            return live.lease.map(|lease| lease.worker);
-        }
-        let ended = job.runs.iter().find(|record| record.fence == run.fence);
-        ended.map(|record| record.worker)
     }
 }

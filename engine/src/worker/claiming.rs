@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
-use super::io::Action;
-use super::{ClaimWork, Phase, Worker};
+use super::io::{Action, Observation};
+use super::runs::ClaimedRun;
+use super::{ClaimWork, GATHER_TIME, Phase, Worker};
 use crate::ids::ClaimId;
 use crate::limits::BATCH_LEN_MAX;
+use crate::payload::ErrorText;
 use crate::planted::{Bug, planted};
-use crate::store::{Claim, Claimed, Command, Outcome, Quota, StoreError};
+use crate::store::{Claim, Claimed, Command, Left, LeftOut, Outcome, Quota, SPEC_GONE, StoreError};
+use crate::time::Timestamp;
 
 /// No job is claimed while so many ends wait to be recorded.
 const UNRECORDED_MAX: u32 = 2 * BATCH_LEN_MAX as u32;
@@ -20,7 +23,10 @@ impl Worker {
         if self.runs.unrecorded() >= UNRECORDED_MAX {
             return;
         }
-        if executing >= self.config.jobs_min && !self.ready.runs_low() {
+        if planted(Bug::MinimumIsABan) && self.has_enough() {
+            return;
+        }
+        if self.gathers_until().is_some_and(|until| self.now < until) {
             return;
         }
         let held = if planted(Bug::CapIgnoresRunning) {
@@ -29,7 +35,7 @@ impl Worker {
             executing + self.ready.len()
         };
         let wanted = self.held_max().saturating_sub(held);
-        let mut quotas = self.demand.plan(wanted.min(BATCH_LEN_MAX as u32));
+        let mut quotas = self.demand.plan(wanted.min(self.claim_max));
         let places = self.config.jobs_max.saturating_sub(held);
         for quota in &mut quotas {
             if self.is_fragile(&quota.job_type) {
@@ -66,7 +72,23 @@ impl Worker {
         self.send_claim(claim);
     }
 
+    /// Whether so many jobs run, and wait for a place, that the next claim can wait.
+    fn has_enough(&self) -> bool {
+        self.runs.executing() >= self.config.jobs_min && !self.ready.runs_low()
+    }
+
+    /// Until when free places are gathered, if something is to be claimed for them.
+    pub(super) fn gathers_until(&self) -> Option<Timestamp> {
+        let gathers = self.claim.is_idle()
+            && self.has_enough()
+            && self.runs.executing() + self.ready.len() < self.held_max()
+            && self.demand.is_any_wanted();
+        let since = self.claimed_at.filter(|_| gathers)?;
+        Some(since.saturating_add(GATHER_TIME))
+    }
+
     fn send_claim(&mut self, claim: Claim) {
+        self.claimed_at = Some(self.now);
         let op = self.execute(Command::Claim(claim.clone()));
         let work = ClaimWork {
             claim,
@@ -84,7 +106,9 @@ impl Worker {
 
     pub(super) fn claimed(&mut self, work: ClaimWork, claimed: Claimed) {
         self.claim.succeeded();
-        let found_again = work.claim.repeat && !claimed.jobs.is_empty();
+        self.claim_max = larger(self.claim_max, &claimed);
+        let found_again =
+            work.claim.repeat && !(claimed.jobs.is_empty() && claimed.left.is_empty());
         if found_again {
             // It says nothing about what else is due.
             self.want_again(&work.claim.quotas);
@@ -97,6 +121,9 @@ impl Worker {
         let idle = self.runs.executing() == 0 && self.ready.len() == 0;
         self.ready.claim_took(took, self.config.lease, full && idle);
         let (brought, mut put_back) = (claimed.jobs.len(), 0);
+        for left in claimed.left {
+            self.leave(&work, left);
+        }
         for job in claimed.jobs {
             if planted(Bug::LateClaimNotReleased) && self.phase != Phase::Running {
                 continue;
@@ -117,7 +144,19 @@ impl Worker {
             } else {
                 self.now
             };
-            if !self.runs.insert(claimed_at, work.sent_at, &job) {
+            let undecodable_for = job
+                .undecodable_since
+                .map(|since| claimed.now.saturating_since(since));
+            let claimed_run = ClaimedRun {
+                attempt: job.attempt,
+                interruptions: job.interruptions,
+                undecodable_for,
+            };
+            let of_type = job.job_type.clone();
+            if !self
+                .runs
+                .insert(claimed_at, work.sent_at, job.run, of_type, claimed_run)
+            {
                 continue;
             }
             let overfills = planted(Bug::LateClaimOverfills)
@@ -141,7 +180,11 @@ impl Worker {
     pub(super) fn claim_failed(&mut self, mut work: ClaimWork, error: StoreError) {
         match error {
             StoreError::Unknown(_) if !planted(Bug::UnknownClaimForgotten) => {
-                work.claim.repeat = true;
+                // Once is a reply that was lost; what was asked for is found again.
+                let again = std::mem::replace(&mut work.claim.repeat, true);
+                if again && !planted(Bug::ClaimNeverShrinks) {
+                    self.claim_max = halve(&mut work.claim.quotas);
+                }
             }
             StoreError::Unknown(_) | StoreError::Failed(_) | StoreError::Rejected(_) => {
                 // A repeat that failed is still a repeat.
@@ -156,9 +199,50 @@ impl Worker {
         self.observe(failure);
     }
 
+    /// Ends the run of a job that was claimed and is not here.
+    fn leave(&mut self, work: &ClaimWork, left: Left) {
+        let Left { run, job_type, why } = left;
+        let claimed_run = ClaimedRun::default();
+        if !self
+            .runs
+            .insert(self.now, work.sent_at, run, job_type.clone(), claimed_run)
+        {
+            return;
+        }
+        match why {
+            LeftOut::BeyondQuota => self.settle(run, Outcome::Released),
+            LeftOut::SpecGone => {
+                self.observe(Observation::SpecGone { run, job_type });
+                let error = ErrorText::new(SPEC_GONE);
+                self.settle(run, Outcome::Errored { error });
+            }
+        }
+    }
+
     fn want_again(&mut self, quotas: &[Quota]) {
         for quota in quotas {
             self.demand.want(&quota.job_type);
         }
     }
+}
+
+/// What the next claim may ask for, when this came in time: up to a quarter more.
+fn larger(claim_max: u32, claimed: &Claimed) -> u32 {
+    let brought = claimed.jobs.len() as u32;
+    let more = brought.saturating_add((brought / 4).max(1));
+    more.max(claim_max).min(BATCH_LEN_MAX as u32)
+}
+
+/// Asks for half as many jobs, at least for one. Returns how many that are. What a claim
+/// brings may be more than arrives before its worker gives up.
+fn halve(quotas: &mut Vec<Quota>) -> u32 {
+    let asked_for: u32 = quotas.iter().map(|quota| quota.jobs_max).sum();
+    let max = (asked_for / 2).max(1);
+    let mut room = max;
+    for quota in quotas.iter_mut() {
+        quota.jobs_max = quota.jobs_max.min(room);
+        room -= quota.jobs_max;
+    }
+    quotas.retain(|quota| quota.jobs_max > 0);
+    max
 }

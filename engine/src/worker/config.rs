@@ -14,8 +14,9 @@ pub struct WorkerConfig {
     pub types: Vec<TypeConfig>,
     /// At most so many jobs run at once. At least 1.
     pub jobs_max: u32,
-    /// More jobs are claimed once fewer than this run: with a gap between the
-    /// two, a claim takes several at once. 1 to `jobs_max`.
+    /// While at least so many run, places that become free are gathered for up to
+    /// [`GATHER_TIME`](super::GATHER_TIME), so that a claim takes several jobs at once.
+    /// 1 to `jobs_max`.
     pub jobs_min: u32,
     /// How long a job may go without a heartbeat before it counts as lost.
     /// Heartbeats are sent every quarter of it, lost jobs looked for every half.
@@ -37,6 +38,9 @@ pub struct TypeConfig {
     pub retry: RetrySettings,
     /// Crashes in a row after which a job ends as errored; `None` for no limit.
     pub crashes_max: Option<u32>,
+    /// A job whose config cannot be decoded is put back for so long, and then ends as
+    /// errored.
+    pub undecodable_max: Duration,
 }
 
 impl TypeConfig {

@@ -74,6 +74,11 @@ impl Demand {
         }
     }
 
+    /// Whether any type may have due jobs.
+    pub(super) fn is_any_wanted(&self) -> bool {
+        self.types.values().any(|demand| demand.wanted)
+    }
+
     /// When the next job of any type is due.
     pub(super) fn next_due(&self) -> Option<Timestamp> {
         self.types.values().filter_map(|d| d.next_due).min()
@@ -136,8 +141,9 @@ impl Demand {
     /// worker's clock, the reply has the store's.
     pub(super) fn learn(&mut self, now: Timestamp, quotas: &[Quota], claimed: &Claimed) {
         let mut taken: BTreeMap<&JobType, u32> = BTreeMap::new();
-        for job in &claimed.jobs {
-            *taken.entry(&job.job_type).or_default() += 1;
+        let jobs = claimed.jobs.iter().map(|job| &job.job_type);
+        for job_type in jobs.chain(claimed.left.iter().map(|left| &left.job_type)) {
+            *taken.entry(job_type).or_default() += 1;
         }
         for quota in quotas {
             let demand = self.types.get_mut(&quota.job_type);
@@ -182,6 +188,7 @@ mod tests {
         Claimed {
             now,
             jobs: Vec::new(),
+            left: Vec::new(),
             next_due: Vec::new(),
         }
     }

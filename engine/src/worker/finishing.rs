@@ -14,6 +14,20 @@ use crate::planted::{Bug, planted};
 use crate::retry::Verdict;
 use crate::store::{Command, Finish, Outcome, StoreError, Written};
 use crate::time::Due;
+use crate::worker::TypeConfig;
+
+/// From so many interruptions in a row on, somebody is told.
+pub const INTERRUPTIONS_WARN: u32 = 5;
+
+/// The wait before another program may try to decode a config: half of the time for which
+/// none could. The longest is short enough for a deploy.
+const UNDECODABLE_WAIT_MIN: Duration = Duration::from_secs(1);
+const UNDECODABLE_WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// The wait after nobody could decode a config for so long.
+pub fn undecodable_wait(since: Duration) -> Duration {
+    (since / 2).clamp(UNDECODABLE_WAIT_MIN, UNDECODABLE_WAIT_MAX)
+}
 
 impl Worker {
     pub(super) fn start_finish(&mut self) {
@@ -21,7 +35,7 @@ impl Worker {
             self.finishes_alone -= 1;
             1
         } else {
-            BATCH_LEN_MAX
+            self.finish_max
         };
         let len = self.finishes.len().min(len_max);
         if len > 0 {
@@ -37,6 +51,8 @@ impl Worker {
 
     pub(super) fn finished(&mut self, batch: Vec<Finish>, written: &[Written]) {
         self.finish.succeeded();
+        let more = batch.len() + (batch.len() / 4).max(1);
+        self.finish_max = self.finish_max.max(more).min(BATCH_LEN_MAX);
         let mut announce = BTreeSet::new();
         for (finish, written) in batch.into_iter().zip(written) {
             let Some(RunState { job_type, .. }) = self.runs.remove(finish.run) else {
@@ -47,11 +63,16 @@ impl Worker {
                     let run = finish.run;
                     self.observe(Observation::RunLost { run, job_type });
                 }
-                (Written::Applied, Outcome::Released) => {
+                (Written::Applied, Outcome::Released | Outcome::Interrupted) => {
                     self.demand.want(&job_type);
                     announce.insert(job_type);
                 }
-                (Written::Applied, Outcome::Rescheduled { .. } | Outcome::Retried { .. }) => {
+                (
+                    Written::Applied,
+                    Outcome::Rescheduled { .. }
+                    | Outcome::Retried { .. }
+                    | Outcome::Undecodable { .. },
+                ) => {
                     // When it is due is the store's business: the claim that
                     // follows brings it along.
                     self.demand.want(&job_type);
@@ -62,7 +83,7 @@ impl Worker {
         self.announce(announce);
     }
 
-    pub(super) fn finish_failed(&mut self, batch: Vec<Finish>, error: StoreError) {
+    pub(super) fn finish_failed(&mut self, mut batch: Vec<Finish>, error: StoreError) {
         match error {
             StoreError::Unknown(_) if planted(Bug::UnknownFinishDropped) => {
                 for Finish { run, .. } in batch {
@@ -83,6 +104,13 @@ impl Worker {
                 }
             }
             StoreError::Failed(_) | StoreError::Unknown(_) => {
+                if matches!(error, StoreError::Unknown(_)) {
+                    // The texts of the errors may be more than arrives in time.
+                    self.finish_max = (batch.len() / 2).max(1);
+                    for finish in batch.drain(self.finish_max..).rev() {
+                        self.finishes.push_front(finish);
+                    }
+                }
                 let (lane, entropy) = (&mut self.finish, &self.entropy);
                 let failure = lane.failed(self.now, batch, error, Duration::MAX, entropy);
                 self.observe(failure);
@@ -98,7 +126,8 @@ impl Worker {
             return;
         }
         self.ready.run_ended(state.age(self.now));
-        let of = (state.job_type.clone(), state.attempt);
+        let claimed = state.claimed;
+        let of = (state.job_type.clone(), claimed.attempt);
         // A heartbeat that crossed the caller's commit found the run over, too.
         if state.lost && !matches!(ended, Ended::Settled(_)) {
             let (job_type, _) = of;
@@ -121,12 +150,28 @@ impl Worker {
             Ended::Rescheduled(due) => {
                 self.conclude(run, of, Outcome::Rescheduled { due }, false);
             }
-            Ended::Aborted => self.conclude(run, of, Outcome::Released, false),
+            Ended::Aborted => {
+                self.warn_of_interruptions(run, &of.0, claimed.interruptions);
+                self.conclude(run, of, Outcome::Interrupted, false);
+            }
+            Ended::Undecodable(error) => {
+                // The time that its run took is that of the look at its config.
+                let since = claimed.undecodable_for.unwrap_or_default();
+                let outcome = match self.type_config(&of.0).undecodable_max {
+                    max if since >= max && !planted(Bug::UndecodableForEver) => {
+                        Outcome::Errored { error }
+                    }
+                    _ => Outcome::Undecodable {
+                        delay: undecodable_wait(since),
+                        error,
+                    },
+                };
+                self.conclude(run, of, outcome, true);
+            }
             Ended::Failed(error) => {
                 let draw = self.entropy.draw(Purpose::Backoff(run));
-                let (job_type, attempt) = of.clone();
-                let settings = self.config.types.iter().find(|t| t.job_type == job_type);
-                let retry = &settings.expect("only known types are claimed").retry;
+                let attempt = of.1;
+                let retry = &self.type_config(&of.0).retry;
                 let warning = retry.is_warning(attempt);
                 match retry.after_failure(attempt, ran, draw) {
                     Verdict::Retry {
@@ -186,13 +231,37 @@ impl Worker {
             end: outcome.end(),
             error: outcome.error().cloned(),
             retry_in: match outcome {
-                Outcome::Retried { delay, .. } => Some(delay),
-                _ => None,
+                Outcome::Retried { delay, .. } | Outcome::Undecodable { delay, .. } => Some(delay),
+                Outcome::Completed
+                | Outcome::Rescheduled { .. }
+                | Outcome::Errored { .. }
+                | Outcome::Released
+                | Outcome::Interrupted => None,
             },
             warning,
         };
         self.observe(observation);
         self.settle(run, outcome);
+    }
+
+    fn type_config(&self, job_type: &JobType) -> &TypeConfig {
+        let mut types = self.config.types.iter();
+        types
+            .find(|of_type| of_type.job_type == *job_type)
+            .expect("only known types are started")
+    }
+
+    /// A job that is longer than the time between two deploys never ends, and nothing of it
+    /// fails.
+    fn warn_of_interruptions(&mut self, run: Run, job_type: &JobType, before: u32) {
+        let interruptions = before.saturating_add(1);
+        if interruptions >= INTERRUPTIONS_WARN {
+            self.observe(Observation::OftenInterrupted {
+                run,
+                job_type: job_type.clone(),
+                interruptions,
+            });
+        }
     }
 
     pub(super) fn settle(&mut self, run: Run, outcome: Outcome) {

@@ -50,6 +50,9 @@ pub enum Ended {
     Rescheduled(Due),
     /// It failed, panicked, or could not be made.
     Failed(ErrorText),
+    /// It could not be made, because this program cannot decode the config: perhaps that
+    /// of another version can.
+    Undecodable(ErrorText),
     /// Its end is already recorded: it was committed in a transaction of the
     /// caller.
     Settled(RunEnd),
@@ -122,6 +125,23 @@ pub enum Observation {
     },
     /// A run ended without effect: its lease was lost.
     RunLost {
+        /// Which run.
+        run: Run,
+        /// Of which type.
+        job_type: JobType,
+    },
+    /// A job was interrupted once more, and none of its runs has ended otherwise in
+    /// between.
+    OftenInterrupted {
+        /// The run that was interrupted last.
+        run: Run,
+        /// Of which type.
+        job_type: JobType,
+        /// How often in a row.
+        interruptions: u32,
+    },
+    /// A job was claimed that cannot be run, and is ended.
+    SpecGone {
         /// Which run.
         run: Run,
         /// Of which type.

@@ -16,11 +16,13 @@ use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 pub use config::{TypeConfig, WorkerConfig};
+pub use finishing::{INTERRUPTIONS_WARN, undecodable_wait};
 pub use io::{Action, Ended, Input, Observation, OpId, StopReason};
 pub use lane::LaneKind;
 
 use crate::draw::{Entropy, Purpose};
 use crate::ids::{JobType, Run, WorkerId};
+use crate::limits::BATCH_LEN_MAX;
 use crate::planted::{Bug, planted};
 use crate::retry::jitter;
 use crate::store::{Claim, Command, Finish, Reply, StoreError};
@@ -33,6 +35,10 @@ use runs::Runs;
 /// What comes after the shutdown timeout: so long for the aborted runners to
 /// end and for their jobs to be put back.
 pub const SETTLE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// While at least [`WorkerConfig::jobs_min`] jobs run, claims are so far apart: a place
+/// that becomes free waits no longer than this for others to be filled with it.
+pub const GATHER_TIME: Duration = Duration::from_millis(50);
 
 /// The worker's own clock stops here, so that a timer which is set for the last
 /// time that there is never becomes due. It would find itself due again at once,
@@ -71,11 +77,17 @@ pub struct Worker {
     /// So many of the next ends are sent one by one: their batch was refused,
     /// and one of them must not keep the others from being recorded.
     finishes_alone: usize,
+    /// No batch of ends has more: one that had was not answered in time.
+    finish_max: usize,
     claim: Lane<ClaimWork>,
     finish: Lane<Vec<Finish>>,
     heartbeat: Lane<HeartbeatWork>,
     reclaim: Lane<()>,
     claim_seq: i64,
+    /// No claim asks for more jobs: one that did was not answered in time.
+    claim_max: u32,
+    /// When the last claim was sent.
+    claimed_at: Option<Timestamp>,
     ops: u64,
     periods: u64,
     poll_at: Timestamp,
@@ -139,11 +151,14 @@ impl Worker {
             ready: Ready::default(),
             finishes: VecDeque::new(),
             finishes_alone: 0,
+            finish_max: BATCH_LEN_MAX,
             claim: Lane::new(LaneKind::Claim),
             finish: Lane::new(LaneKind::Finish),
             heartbeat: Lane::new(LaneKind::Heartbeat),
             reclaim: Lane::new(LaneKind::Reclaim),
             claim_seq: 0,
+            claim_max: BATCH_LEN_MAX as u32,
+            claimed_at: None,
             ops: 0,
             periods: 0,
             poll_at: now,
@@ -197,9 +212,10 @@ impl Worker {
         ];
         let of_phase = match self.phase {
             Phase::Stopped => return None,
-            Phase::Draining { until } => [Some(until), None, None, None, None],
+            Phase::Draining { until } => [Some(until), None, None, None, None, None],
             Phase::Running => [
                 Some(self.poll_at),
+                self.gathers_until().filter(|until| *until > self.now),
                 self.ready.overdue_at(),
                 self.demand.next_due(),
                 self.reclaim.waits_until(),

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use crate::ids::{JobType, Run};
 use crate::planted::{Bug, planted};
-use crate::store::ClaimedJob;
 use crate::time::Timestamp;
 
 /// All of them, by run: of one job there can be two, an old one that has lost
@@ -21,10 +20,20 @@ pub(super) struct Runs {
     quiet_until: Option<Timestamp>,
 }
 
+/// What a claim says of a run, as far as its end depends on it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct ClaimedRun {
+    pub(super) attempt: u32,
+    /// Interruptions in a row before it.
+    pub(super) interruptions: u32,
+    /// How long nobody has been able to decode the config, if that is so.
+    pub(super) undecodable_for: Option<Duration>,
+}
+
 #[derive(Clone, Debug)]
 pub(super) struct RunState {
     pub(super) job_type: JobType,
-    pub(super) attempt: u32,
+    pub(super) claimed: ClaimedRun,
     pub(super) phase: RunPhase,
     /// When its runner started, on the worker's clock; before that, when it was
     /// claimed.
@@ -60,15 +69,22 @@ impl RunState {
 }
 
 impl Runs {
-    /// Takes in at `now` a job that a claim took which was sent at `sent_at`, unless it
-    /// is known. Returns whether it was not.
-    pub(super) fn insert(&mut self, now: Timestamp, sent_at: Timestamp, job: &ClaimedJob) -> bool {
-        let Entry::Vacant(entry) = self.runs.entry(job.run) else {
+    /// Takes in at `now` a run that began with a claim which was sent at `sent_at`, unless
+    /// it is known. Returns whether it was not.
+    pub(super) fn insert(
+        &mut self,
+        now: Timestamp,
+        sent_at: Timestamp,
+        run: Run,
+        job_type: JobType,
+        claimed: ClaimedRun,
+    ) -> bool {
+        let Entry::Vacant(entry) = self.runs.entry(run) else {
             return false;
         };
         entry.insert(RunState {
-            job_type: job.job_type.clone(),
-            attempt: job.attempt,
+            job_type,
+            claimed,
             phase: RunPhase::Ready,
             started_at: now,
             renewed_at: sent_at,

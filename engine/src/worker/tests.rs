@@ -13,7 +13,7 @@ use crate::ids::{ClaimId, Fence, JobId};
 use crate::lifecycle::{RunEnd, State};
 use crate::model::ModelStore;
 use crate::payload::{ErrorText, Payload};
-use crate::store::{ClaimedJob, NewJob, Outcome, Quota, Reclaim, Rejection};
+use crate::store::{ClaimedJob, Left, LeftOut, NewJob, Outcome, Quota, Reclaim, Rejection};
 use crate::time::Due;
 
 #[test]
@@ -52,7 +52,7 @@ fn a_full_claim_claims_again_as_soon_as_there_is_room() {
 }
 
 #[test]
-fn with_a_gap_below_the_maximum_a_claim_waits_until_it_is_worth_it() {
+fn while_many_run_places_are_gathered_for_a_moment_and_no_longer() {
     let mut bench = Bench::with(|config| config.jobs_min = 2);
     bench.spawn_many(1..=6);
     bench.pass(Duration::ZERO);
@@ -60,10 +60,211 @@ fn with_a_gap_below_the_maximum_a_claim_waits_until_it_is_worth_it() {
         let run = bench.started[n].run;
         bench.end(run, Ended::Completed);
     }
-    assert_eq!(bench.started.len(), 4, "two of four run");
-    let run = bench.started[2].run;
-    bench.end(run, Ended::Completed);
+    bench.pass(GATHER_TIME - Duration::from_micros(1));
+    assert_eq!(
+        bench.started.len(),
+        4,
+        "two of four run, and one claim may fill both"
+    );
+    bench.pass(Duration::from_micros(1));
+    assert_eq!(bench.started.len(), 6, "no place is free for longer");
+}
+
+#[test]
+fn while_few_run_a_place_is_filled_at_once() {
+    let mut bench = Bench::with(|config| config.jobs_min = 2);
+    bench.spawn_many(1..=6);
+    bench.pass(Duration::ZERO);
+    for n in 0..3 {
+        let run = bench.started[n].run;
+        bench.end(run, Ended::Completed);
+    }
     assert_eq!(bench.started.len(), 6, "one of four ran");
+}
+
+/// Nothing was claimed while as many jobs ran as claims are gathered from.
+#[test]
+fn long_runs_below_the_maximum_keep_no_due_job_waiting() {
+    let mut bench = Bench::with(|config| config.jobs_min = 2);
+    bench.spawn_many(1..=2);
+    bench.pass(secs(1));
+    assert_eq!(bench.started.len(), 2);
+    bench.spawn(3, Due::Now);
+    bench.input(Input::Woken(TYPE));
+    assert_eq!(bench.started.len(), 3);
+}
+
+/// The same claim was sent again and again, and no job of any type ever ran.
+#[test]
+fn a_claim_that_brings_more_than_arrives_in_time_asks_for_half_down_to_one() {
+    let mut bench = Bench::with(|config| {
+        config.jobs_max = 50;
+        config.poll_interval_deaf = secs(3600);
+    });
+    bench.spawn_many(1..=50);
+    // A reply with more than three configs takes too long.
+    bench.connected = false;
+    let mut asked = Vec::new();
+    for _ in 0..200 {
+        bench.pass(secs(1));
+        while let Some((_, command)) = bench.wire.front() {
+            let Command::Claim(claim) = command else {
+                bench.answer();
+                continue;
+            };
+            asked.push(claim.quotas.iter().map(|quota| quota.jobs_max).sum::<u32>());
+            let reply = bench.model.clone().apply(bench.now, command).unwrap();
+            match reply {
+                Reply::Claimed(claimed) if claimed.jobs.len() > 3 => bench.fail(true, unknown()),
+                _ => bench.answer(),
+            }
+        }
+        for job in std::mem::take(&mut bench.started) {
+            bench.end(job.run, Ended::Completed);
+        }
+    }
+    assert_eq!(asked[..6], [50, 50, 25, 12, 6, 3]);
+    let left = bench
+        .model
+        .jobs()
+        .filter(|job| job.state() != State::Completed);
+    assert_eq!(left.count(), 0, "{asked:?}");
+    let attempts = bench
+        .model
+        .jobs()
+        .flat_map(|job| &job.runs)
+        .map(|run| run.attempt);
+    assert_eq!(attempts.max(), Some(1), "what was put back lost no attempt");
+}
+
+#[test]
+fn a_batch_of_ends_that_takes_too_long_is_sent_in_parts() {
+    let mut bench = Bench::new();
+    bench.spawn_many(1..=4);
+    bench.pass(Duration::ZERO);
+    bench.connected = false;
+    bench.end(bench.started[0].run, failed("long text"));
+    for n in 1..4 {
+        bench.end(bench.started[n].run, failed("long text"));
+    }
+    bench.answer();
+    let sent = |bench: &Bench| match bench.wire.front() {
+        Some((_, Command::Finish(batch))) => batch.len(),
+        other => panic!("{other:?}"),
+    };
+    while !matches!(bench.wire.front(), Some((_, Command::Finish(_)))) {
+        bench.answer();
+    }
+    assert_eq!(sent(&bench), 3);
+    bench.fail(false, unknown());
+    bench.wire.clear();
+    bench.pass(secs(1));
+    assert_eq!(sent(&bench), 1);
+}
+
+#[test]
+fn a_config_that_cannot_be_decoded_costs_no_attempt_until_a_deploy_is_long_over() {
+    let mut bench = Bench::new();
+    let job = bench.spawn(1, Due::Now);
+    let undecodable = || Ended::Undecodable(ErrorText::new("unknown variant"));
+    let mut waits = Vec::new();
+    while bench.job(job).state() != State::Errored {
+        bench.pass(secs(90));
+        for started in std::mem::take(&mut bench.started) {
+            assert_eq!(started.attempt, 1);
+            bench.end(started.run, undecodable());
+        }
+        waits.extend(bench.seen.drain(..).filter_map(|seen| match seen {
+            Observation::RunEnded { retry_in, .. } => retry_in,
+            _ => None,
+        }));
+    }
+    assert!(waits.is_sorted() && waits[0] == secs(1) && waits.last() == Some(&secs(60)));
+    let runs = &bench.job(job).runs;
+    let lasted = runs
+        .last()
+        .unwrap()
+        .ended_at
+        .saturating_since(runs[0].ended_at);
+    assert!(
+        lasted >= secs(3600) && lasted < secs(3600 + 180),
+        "{lasted:?}"
+    );
+    assert_eq!(
+        runs.last().unwrap().error,
+        Some(ErrorText::new("unknown variant"))
+    );
+    assert_eq!(runs.last().unwrap().end, RunEnd::Errored);
+}
+
+#[test]
+fn a_job_that_one_program_can_decode_forgets_that_another_could_not() {
+    let mut bench = Bench::new();
+    let job = bench.spawn(1, Due::Now);
+    bench.pass(Duration::ZERO);
+    let error = ErrorText::new("unknown variant");
+    bench.end(bench.started[0].run, Ended::Undecodable(error));
+    assert!(
+        bench
+            .job(job)
+            .live
+            .as_ref()
+            .unwrap()
+            .undecodable_since
+            .is_some()
+    );
+    bench.pass(secs(2));
+    bench.end(bench.started[1].run, failed("no"));
+    assert_eq!(
+        bench.job(job).live.as_ref().unwrap().undecodable_since,
+        None
+    );
+    assert_eq!(bench.ends(job), [RunEnd::Undecodable, RunEnd::Retried]);
+}
+
+#[test]
+fn a_job_that_is_interrupted_again_and_again_is_told_of() {
+    let mut bench = Bench::with(|config| config.poll_interval_deaf = secs(3600));
+    let job = bench.spawn(1, Due::Now);
+    bench.pass(Duration::ZERO);
+    for n in 1..=INTERRUPTIONS_WARN {
+        let claimed = bench.started.pop().expect("it is started again");
+        assert_eq!((claimed.attempt, claimed.interruptions), (1, n - 1));
+        bench.end(claimed.run, Ended::Aborted);
+    }
+    let told = bench.seen.iter().filter_map(|seen| match seen {
+        Observation::OftenInterrupted { interruptions, .. } => Some(*interruptions),
+        _ => None,
+    });
+    assert_eq!(told.collect::<Vec<_>>(), [INTERRUPTIONS_WARN]);
+    bench.end(bench.started[0].run, failed("no"));
+    assert_eq!(bench.job(job).live.as_ref().unwrap().interruptions, 0);
+}
+
+#[test]
+fn a_job_whose_spec_is_gone_ends_at_once_and_others_go_on() {
+    let mut bench = Bench::new();
+    let (gone, other) = (bench.spawn(1, Due::Now), bench.spawn(2, Due::Now));
+    bench.connected = false;
+    bench.pass(Duration::ZERO);
+    let (op, command) = bench.wire.pop_front().unwrap();
+    let Ok(Reply::Claimed(mut claimed)) = bench.model.apply(bench.now, &command) else {
+        panic!("{command:?}");
+    };
+    let job = claimed.jobs.remove(0);
+    assert_eq!(job.run.job, gone);
+    claimed.left.push(Left {
+        run: job.run,
+        job_type: job.job_type,
+        why: LeftOut::SpecGone,
+    });
+    bench.connected = true;
+    let result = Ok(Reply::Claimed(claimed));
+    bench.input(Input::Replied { op, result });
+    assert_eq!(bench.ends(gone), [RunEnd::Errored]);
+    let error = bench.job(gone).runs[0].error.clone().unwrap();
+    assert!(error.as_str().contains("job_specs"), "{error}");
+    assert_eq!(bench.started[0].run.job, other);
 }
 
 #[test]
@@ -73,7 +274,7 @@ fn a_job_that_is_put_back_is_due_here_too() {
     bench.pass(Duration::ZERO);
     let run = bench.started[0].run;
     bench.end(run, Ended::Aborted);
-    assert_eq!(bench.ends(job), [RunEnd::Released]);
+    assert_eq!(bench.ends(job), [RunEnd::Interrupted]);
     assert_eq!(bench.started.len(), 2);
 }
 
@@ -422,7 +623,7 @@ fn what_outlives_the_shutdown_timeout_is_aborted_and_put_back() {
     assert!(!bench.stopped, "the runner has not ended yet");
     bench.end(run, Ended::Aborted);
     assert!(bench.stopped);
-    assert_eq!(bench.ends(job), [RunEnd::Released]);
+    assert_eq!(bench.ends(job), [RunEnd::Interrupted]);
     let live = bench.job(job).live.as_ref().unwrap();
     assert_eq!((live.attempt, live.due_at), (1, bench.now));
 }

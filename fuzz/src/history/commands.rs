@@ -124,7 +124,7 @@ fn may_change(job: &Snapshot, now: Timestamp, command: &Command) -> bool {
     let Some(live) = &job.live else {
         return false;
     };
-    let names = |run: &Run| run.job == job.id && run.fence == live.fence && live.lease.is_some();
+    let names = |run: &Run| live.run(job.id) == Some(*run);
     match (command, &live.lease) {
         (Command::Claim(claim), None) => {
             let asked = |quota: &Quota| quota.job_type == job.job_type && quota.jobs_max > 0;
@@ -140,7 +140,8 @@ fn may_change(job: &Snapshot, now: Timestamp, command: &Command) -> bool {
             let mut types = reclaim.policies.iter().map(|policy| &policy.job_type);
             lease.expires_at <= now && types.any(|of| *of == job.job_type)
         }
-        (Command::Reclaim(_), None) | (Command::Spawn(_) | Command::Find(_), _) => false,
+        (Command::Reclaim(_), None)
+        | (Command::Spawn(_) | Command::Hold(_) | Command::Find(_), _) => false,
     }
 }
 
@@ -161,13 +162,17 @@ fn stays(old: &Live, new: &Live, command: &Command) {
         }
         // What is put back says nothing about the job.
         Command::Finish(finishes) if ended => {
-            let crashes = |finish: &Finish| match finish.outcome {
-                Outcome::Released => old.crashes,
-                _ => 0,
+            let counts = |finish: &Finish| match finish.outcome {
+                Outcome::Released | Outcome::Undecodable { .. } => (old.crashes, old.interruptions),
+                Outcome::Interrupted => {
+                    let more = old.interruptions.saturating_add(1).min(COUNT_MAX);
+                    (old.crashes, more)
+                }
+                _ => (0, 0),
             };
             let mut of_run = finishes.iter().filter(|f| f.run.fence == old.fence);
             assert!(
-                of_run.any(|finish| new.crashes == crashes(finish)),
+                of_run.any(|finish| (new.crashes, new.interruptions) == counts(finish)),
                 "{command:?} made {new:?} of {old:?}"
             );
         }
@@ -227,7 +232,11 @@ fn repeats(model: &mut ModelStore, now: Timestamp, command: &Command, reply: &Re
             assert_eq!(jobs(model), before, "{command:?} again changed something");
         }
         (
-            Command::Finish(_) | Command::Heartbeat(_) | Command::Checkpoint(_) | Command::Find(_),
+            Command::Finish(_)
+            | Command::Heartbeat(_)
+            | Command::Checkpoint(_)
+            | Command::Hold(_)
+            | Command::Find(_),
             _,
         ) => {
             let again = model.apply(now, command);

@@ -93,6 +93,10 @@ impl Backend for OneJob {
         Ok(((), told))
     }
 
+    async fn begin_transaction((): &()) -> Result<NoOperation, StoreError> {
+        Err(StoreError::Failed("there are no transactions".to_owned()))
+    }
+
     async fn close(_: &Told) {}
 }
 

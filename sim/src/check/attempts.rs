@@ -6,7 +6,7 @@ use std::time::Duration;
 use job_engine::lifecycle::RunEnd;
 use job_engine::store::{Outcome, TypePolicy, Written};
 
-use super::books::{Books, Seen};
+use super::books::{Books, EndedAs, Seen};
 use super::transition::{Change, Transition};
 use super::{Verdict, ensure};
 use crate::scenario::RetrySpec;
@@ -60,9 +60,16 @@ pub(super) fn transition(books: &Books, change: &Transition<'_>) -> Verdict {
             "a job of the type {} was taken back by a worker that does not know it",
             reclaimed.job_type
         ),
-        Change::Spawn(..) | Change::Finish(..) | Change::Heartbeat(..) | Change::Checkpoint(..) => {
+        Change::Spawn(..)
+        | Change::Left(..)
+        | Change::Finish(..)
+        | Change::Heartbeat(..)
+        | Change::Checkpoint(..)
+        | Change::Hold(..) => {
             ensure!(
-                (after.attempt, after.crashes) == (before.attempt, before.crashes),
+                (after.attempt, after.crashes) == (before.attempt, before.crashes)
+                    && after.interruptions == before.interruptions
+                    && after.undecodable_since == before.undecodable_since,
                 "attempts.untouched",
                 "{:?} changed the attempt {} to {}",
                 change.change,
@@ -85,7 +92,14 @@ fn finished(
     let expected = match outcome {
         Outcome::Completed => return Ok(()),
         Outcome::Rescheduled { .. } => 1,
-        Outcome::Released => attempt,
+        Outcome::Released | Outcome::Interrupted => attempt,
+        Outcome::Undecodable { .. } => {
+            undecodable(books, change, before, false)?;
+            attempt
+        }
+        Outcome::Errored { .. } if ended_undecodable(books, change) => {
+            return undecodable(books, change, before, true);
+        }
         Outcome::Errored { .. } => {
             let Some(retry) = retry_of(books, change) else {
                 return Ok(());
@@ -106,10 +120,24 @@ fn finished(
             *next
         }
     };
-    let crashes = match outcome {
-        Outcome::Released => change.before.map_or(0, |before| before.crashes),
+    let put_back = matches!(
+        outcome,
+        Outcome::Released | Outcome::Interrupted | Outcome::Undecodable { .. }
+    );
+    let crashes = if put_back { before.crashes } else { 0 };
+    let interruptions = match outcome {
+        Outcome::Interrupted => before.interruptions + 1,
+        _ if put_back => before.interruptions,
         _ => 0,
     };
+    ensure!(
+        after.interruptions == interruptions,
+        "attempts.interruptions",
+        "a job that was interrupted {} times ended a run by {:?}, and {} are counted",
+        before.interruptions,
+        outcome.end(),
+        after.interruptions
+    );
     ensure!(
         after.attempt == expected && after.crashes == crashes,
         "attempts.next",
@@ -121,7 +149,41 @@ fn finished(
     Ok(())
 }
 
-/// A failure counts, unless the run was healthy.
+/// Whether the run ended because its config could not be decoded.
+fn ended_undecodable(books: &Books, change: &Transition<'_>) -> bool {
+    let run = books.job(change.job).and_then(|book| book.runs.last());
+    run.is_some_and(|run| run.ended == Some(EndedAs::Undecodable))
+}
+
+/// A job that cannot be decoded is put back for as long as its type says, and no longer.
+fn undecodable(books: &Books, change: &Transition<'_>, before: Seen, over: bool) -> Verdict {
+    let Some(retry) = retry_of(books, change) else {
+        return Ok(());
+    };
+    let max = Duration::from_millis(retry.undecodable_max_ms);
+    let claimed_at = before.lease.map(|lease| lease.claimed_at);
+    let since = before.undecodable_since.zip(claimed_at);
+    let waited = since.map_or(Duration::ZERO, |(since, at)| at.saturating_since(since));
+    // The claim may have been repeated, and told another time.
+    let told_later = books
+        .now
+        .store
+        .saturating_since(claimed_at.unwrap_or(books.now.store));
+    ensure!(
+        !over || waited + told_later >= max,
+        "attempts.undecodable",
+        "a job that nobody could decode for {waited:?} was given up; {max:?} are allowed"
+    );
+    ensure!(
+        over || waited < max,
+        "attempts.undecodable",
+        "a job that nobody could decode for {waited:?} is put back; {max:?} are allowed"
+    );
+    Ok(())
+}
+
+/// A failure counts, unless the run was healthy: it lived for longer than the longest wait,
+/// so many times.
 fn next_attempt(
     books: &Books,
     change: &Transition<'_>,
@@ -131,7 +193,7 @@ fn next_attempt(
 ) -> Verdict {
     let healthy_after = match attempt {
         0 | 1 => None,
-        _ => healthy_after(retry, base_backoff_ms(retry, attempt - 1)),
+        _ => healthy_after(retry),
     };
     if next == attempt + 1 {
         let cap = retry.attempts_max.unwrap_or(u32::MAX).max(1);
@@ -168,7 +230,8 @@ fn disturbance(books: &Books, change: &Transition<'_>) -> Duration {
 fn lost(policy: &TypePolicy, before: Seen, after: Seen, end: RunEnd, alive: Duration) -> Verdict {
     let healthy = alive >= policy.healthy_after;
     let crashes = if healthy { 1 } else { before.crashes + 1 };
-    let attempt = if healthy { 1 } else { before.attempt + 1 };
+    let again = healthy && before.attempt > 1;
+    let attempt = if again { 1 } else { before.attempt + 1 };
     let crashed_out = policy.crashes_max.is_some_and(|max| crashes >= max.max(1));
     let tried_out = policy.attempts_max.is_some_and(|max| attempt > max.max(1));
     let expected = if crashed_out || tried_out {
@@ -213,7 +276,7 @@ pub(super) fn base_backoff_ms(retry: &RetrySpec, attempt: u32) -> u128 {
     doubled.min(u128::from(retry.max_backoff_ms))
 }
 
-fn healthy_after(retry: &RetrySpec, backoff_ms: u128) -> Option<Duration> {
-    let ms = backoff_ms * u128::from(retry.reset_after_multiples);
-    (ms > 0).then(|| Duration::from_millis(ms as u64))
+fn healthy_after(retry: &RetrySpec) -> Option<Duration> {
+    let ms = retry.max_backoff_ms * u64::from(retry.reset_after_multiples);
+    (ms > 0).then(|| Duration::from_millis(ms))
 }

@@ -12,6 +12,9 @@ use super::transition::{Change, Transition};
 use super::{Verdict, ensure};
 use crate::scenario::EndSpec;
 
+/// A job that cannot be decoded waits for at least and at most so long.
+const UNDECODABLE_WAIT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
 pub(super) fn transition(books: &Books, change: &Transition<'_>) -> Verdict {
     let Change::Finish(finish, Written::Applied) = change.change else {
         return Ok(());
@@ -63,7 +66,22 @@ pub(super) fn transition(books: &Books, change: &Transition<'_>) -> Verdict {
                 after.due_at
             );
         }
-        Outcome::Released => ensure!(
+        Outcome::Undecodable { delay, .. } => {
+            let waited = before.undecodable_since.map_or(Duration::ZERO, |since| {
+                let claimed_at = before.lease.map_or(store, |lease| lease.claimed_at);
+                claimed_at.saturating_since(since)
+            });
+            let least = (waited / 2).clamp(UNDECODABLE_WAIT.0, UNDECODABLE_WAIT.1);
+            ensure!(
+                after.due_at == store.saturating_add(*delay)
+                    && *delay >= least
+                    && *delay <= UNDECODABLE_WAIT.1,
+                "backoff.undecodable",
+                "a job that nobody could decode for {waited:?} waits for {delay:?}, until {}",
+                after.due_at
+            );
+        }
+        Outcome::Released | Outcome::Interrupted => ensure!(
             after.due_at == store,
             "backoff.released",
             "a job that was put back at {store} is due at {}",

@@ -7,7 +7,9 @@ use job_engine::history::{Lease, Snapshot};
 use job_engine::lifecycle::{RunEnd, State};
 use job_engine::store::Written;
 use job_engine::worker::{Ended, StopReason};
-use job_engine::{Command, Fence, JobId, Payload, Reply, Run, StoreError, Timestamp, WorkerId};
+use job_engine::{
+    ClaimId, Command, Fence, JobId, Payload, Reply, Run, StoreError, Timestamp, WorkerId,
+};
 
 use super::capacity::Ahead;
 use super::claims::Owed;
@@ -66,6 +68,8 @@ pub(super) struct Seen {
     pub(super) fence: Fence,
     pub(super) attempt: u32,
     pub(super) crashes: u32,
+    pub(super) interruptions: u32,
+    pub(super) undecodable_since: Option<Timestamp>,
     pub(super) due_at: Timestamp,
     pub(super) lease: Option<Lease>,
     pub(super) runs: usize,
@@ -81,11 +85,37 @@ impl Seen {
             fence: live.map_or_else(|| last.map_or(Fence::NONE, |run| run.fence), |l| l.fence),
             attempt: live.map_or(0, |live| live.attempt),
             crashes: live.map_or(0, |live| live.crashes),
+            interruptions: live.map_or(0, |live| live.interruptions),
+            undecodable_since: live.and_then(|live| live.undecodable_since),
             due_at: live.map_or(Timestamp::MIN, |live| live.due_at),
             lease: live.and_then(|live| live.lease),
             runs: job.runs.len(),
             last_end: last.map(|run| run.end),
         }
+    }
+}
+
+impl Seen {
+    /// Whether the lease is that of the claim by which this run began.
+    pub(super) fn is_by(self, run: Run) -> bool {
+        let ClaimId { worker, seq } = run.claim;
+        self.lease
+            .is_some_and(|lease| (lease.worker, lease.claim_seq) == (worker, seq))
+    }
+
+    /// The run that holds the lease.
+    pub(super) fn run(self, job: JobId) -> Option<Run> {
+        let Lease {
+            worker, claim_seq, ..
+        } = self.lease?;
+        Some(Run {
+            job,
+            fence: self.fence,
+            claim: ClaimId {
+                worker,
+                seq: claim_seq,
+            },
+        })
     }
 }
 
@@ -128,6 +158,7 @@ pub(super) enum EndedAs {
     Settled,
     LeaseLost,
     Aborted,
+    Undecodable,
 }
 
 impl EndedAs {
@@ -139,6 +170,7 @@ impl EndedAs {
             Ended::Settled(_) => Self::Settled,
             Ended::LeaseLost => Self::LeaseLost,
             Ended::Aborted => Self::Aborted,
+            Ended::Undecodable(_) => Self::Undecodable,
         }
     }
 }

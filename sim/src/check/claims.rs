@@ -105,7 +105,7 @@ pub(super) fn event(books: &mut Books, event: &Event<'_>) -> Verdict {
         // The interval of the polls changes.
         Event::Listening { .. } => owed.free_since = now_us,
         Event::Ended { .. } => {
-            let room_before = worker.executing.len() < worker.knobs.jobs_min as usize;
+            let room_before = worker.executing.len() < worker.knobs.jobs_max as usize;
             if !room_before {
                 owed.free_since = now_us;
             }
@@ -136,7 +136,8 @@ impl Owed {
 
 fn overdue(worker: &WorkerBook, all_disturbed_until: u64, now_us: u64) -> Verdict {
     let owed = &worker.owed;
-    let room = worker.executing.len() < worker.knobs.jobs_min as usize;
+    // Whatever else the worker is at: a place is a place.
+    let room = worker.executing.len() < worker.knobs.jobs_max as usize;
     let idle = worker.shutdown_us.is_none() && !worker.paused;
     if !room || !idle || owed.in_flight {
         return Ok(());

@@ -136,6 +136,12 @@ points! {
     ReleasedUnstarted = "a job released unstarted",
     /// An aborted job goes back at the same attempt.
     Released = "a job released by a shutdown",
+    /// A job goes back whose config cannot be decoded.
+    Undecodable = "a job whose config cannot be decoded",
+    /// A repeated claim asks for less than it took.
+    ClaimLeftSome = "a repeated claim that leaves some of its jobs",
+    /// A transaction of a runner begins with the row of its run.
+    RunHeld = "a transaction that takes the row of its run first",
     /// A transaction is rolled back, as the lease is lost.
     TransactionRefused = "a transaction refused for its lease",
     /// A transaction is committed, and its runner is not told.
@@ -241,10 +247,10 @@ pub(super) fn transition(coverage: &mut Coverage, books: &Books, change: &Transi
             if stale || repeated {
                 return;
             }
-            let started = run.is_some_and(|run| run.started_us.is_some());
             match &finish.outcome {
-                Outcome::Released if !started => coverage.reach(Point::ReleasedUnstarted),
-                Outcome::Released => coverage.reach(Point::Released),
+                Outcome::Released => coverage.reach(Point::ReleasedUnstarted),
+                Outcome::Interrupted => coverage.reach(Point::Released),
+                Outcome::Undecodable { .. } => coverage.reach(Point::Undecodable),
                 Outcome::Rescheduled { .. } => coverage.reach(Point::Rescheduled),
                 Outcome::Errored { .. } => coverage.reach(Point::RetryAtCap),
                 Outcome::Retried { attempt, delay, .. } => {
@@ -280,10 +286,14 @@ pub(super) fn transition(coverage: &mut Coverage, books: &Books, change: &Transi
                 exists && spawned == Spawned::Created
             );
             sometimes!(coverage, IdConflict, spawned == Spawned::DuplicateId);
-            let refused = spawned == Spawned::DuplicateUniqueType;
+            let refused = matches!(spawned, Spawned::DuplicateUniqueType(_));
             sometimes!(coverage, UniqueConflict, refused);
             let parent = books.job(new.id).and_then(|book| book.spec.parent);
             sometimes!(coverage, ChildSpawned, !exists && parent.is_some());
+        }
+        Change::Left(..) => coverage.reach(Point::ClaimLeftSome),
+        Change::Hold(_, written) => {
+            sometimes!(coverage, RunHeld, written == Written::Applied);
         }
         Change::Checkpoint(..) => {}
     }

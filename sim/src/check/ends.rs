@@ -39,7 +39,8 @@ pub(super) fn transition(books: &Books, change: &Transition<'_>) -> Verdict {
             (EndedAs::Completed, RunEnd::Completed)
                 | (EndedAs::Rescheduled, RunEnd::Rescheduled)
                 | (EndedAs::Failed, RunEnd::Retried | RunEnd::Errored)
-                | (EndedAs::Aborted, RunEnd::Released)
+                | (EndedAs::Aborted, RunEnd::Interrupted)
+                | (EndedAs::Undecodable, RunEnd::Undecodable | RunEnd::Errored)
         ),
         (Some(_), None) => false,
     };

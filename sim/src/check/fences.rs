@@ -19,7 +19,7 @@ pub(super) fn transition(change: &Transition<'_>) -> Verdict {
                 before.fence.next()
             };
             ensure!(
-                after.fence == expected && job.run.fence == expected,
+                after.fence == expected && job.run.fence == expected && after.is_by(job.run),
                 "fences.claim",
                 "a claim gave the fence {}, and the row has {}, instead of {expected}",
                 job.run.fence,
@@ -33,7 +33,7 @@ pub(super) fn transition(change: &Transition<'_>) -> Verdict {
             let earlier = &runs[..before.runs.min(runs.len())];
             let repeats = earlier
                 .iter()
-                .any(|run| run.fence == finish.run.fence && run.end == end);
+                .any(|run| run.run(change.job) == finish.run && run.end == end);
             let expected = change.ran(finish.run) || repeats;
             ensure!(
                 (written == Written::Applied) == expected,
@@ -76,6 +76,18 @@ pub(super) fn transition(change: &Transition<'_>) -> Verdict {
             "fences.checkpoint",
             "a checkpoint of run {} was {written:?} while {before:?}",
             checkpoint.run.fence
+        ),
+        Change::Hold(run, written) => ensure!(
+            (written == Written::Applied) == change.ran(run),
+            "fences.hold",
+            "a hold of run {} was {written:?} while {before:?}",
+            run.fence
+        ),
+        Change::Left(_, left) => ensure!(
+            change.ran(left.run),
+            "fences.claim",
+            "a claim names run {} while {before:?}",
+            left.run.fence
         ),
         Change::Spawn(..) | Change::Reclaim(..) => ensure!(
             after.fence == before.fence,

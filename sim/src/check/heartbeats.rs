@@ -50,10 +50,7 @@ fn names(books: &Books, who: Who, heartbeat: &Heartbeat) -> Verdict {
             continue;
         };
         let Some(seen) = book.seen else { continue };
-        let run = Run {
-            job: *job,
-            fence: seen.fence,
-        };
+        let Some(run) = seen.run(*job) else { continue };
         // A command may be on its way to its task when a runner starts.
         let before = |at_us: u64| at_us < books.now.true_us;
         let own = book

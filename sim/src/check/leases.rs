@@ -15,7 +15,7 @@ pub(super) fn transition(books: &Books, change: &Transition<'_>) -> Verdict {
     };
     let store = books.now.store;
     match change.change {
-        Change::Claim(claim, _) => {
+        Change::Claim(claim, _) | Change::Left(claim, _) => {
             let by = (claim.id.worker, claim.id.seq);
             let own = |lease: job_engine::history::Lease| (lease.worker, lease.claim_seq) == by;
             ensure!(
@@ -57,7 +57,11 @@ pub(super) fn transition(books: &Books, change: &Transition<'_>) -> Verdict {
                 "at {store} a job was taken back that was {lease:?}"
             );
         }
-        Change::Finish(..) | Change::Spawn(..) | Change::Checkpoint(..) | Change::Heartbeat(..) => {
+        Change::Finish(..)
+        | Change::Spawn(..)
+        | Change::Checkpoint(..)
+        | Change::Hold(..)
+        | Change::Heartbeat(..) => {
             ensure!(
                 change.ended_now() || before.lease == after.lease,
                 "leases.length",

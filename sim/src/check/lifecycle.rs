@@ -50,21 +50,25 @@ pub(super) fn transition(change: &Transition<'_>) -> Verdict {
 
 fn edge(change: &Transition<'_>, before: Seen, after: Seen) -> Verdict {
     let expected = match change.change {
-        Change::Claim(..) => State::Running,
+        Change::Claim(..) | Change::Left(..) => State::Running,
         Change::Finish(finish, Written::Applied) if change.ran(finish.run) => {
             match finish.outcome {
                 Outcome::Completed => State::Completed,
                 Outcome::Errored { .. } => State::Errored,
-                Outcome::Rescheduled { .. } | Outcome::Retried { .. } | Outcome::Released => {
-                    State::Pending
-                }
+                Outcome::Rescheduled { .. }
+                | Outcome::Retried { .. }
+                | Outcome::Released
+                | Outcome::Interrupted
+                | Outcome::Undecodable { .. } => State::Pending,
             }
         }
         Change::Reclaim(_, reclaimed) if reclaimed.end == RunEnd::Abandoned => State::Errored,
         Change::Reclaim(..) => State::Pending,
-        Change::Spawn(..) | Change::Finish(..) | Change::Heartbeat(..) | Change::Checkpoint(..) => {
-            before.state
-        }
+        Change::Spawn(..)
+        | Change::Finish(..)
+        | Change::Heartbeat(..)
+        | Change::Checkpoint(..)
+        | Change::Hold(..) => before.state,
     };
     ensure!(
         after.state == expected,

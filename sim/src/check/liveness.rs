@@ -15,6 +15,9 @@ use crate::scenario::Scenario;
 /// two for all else.
 const SETTLE_US: u64 = 21_000_000;
 
+/// The waits between the tries of a claim that brings too much, in milliseconds.
+const LONG_REPLY_WAITS_MS: u64 = 60_000;
+
 /// How long the liveness phase of a scenario must be, in milliseconds, for all
 /// of it to be checked.
 pub fn calm_ms(scenario: &Scenario) -> u64 {
@@ -41,7 +44,18 @@ fn bound_us(scenario: &Scenario) -> u64 {
         .flat_map(|job| &job.runs)
         .map(|run| run.work_ms)
         .sum();
-    (longest.unwrap_or(0) + work_ms) * 1_000 + SETTLE_US
+    (longest.unwrap_or(0) + work_ms + long_replies_ms(scenario)) * 1_000 + SETTLE_US
+}
+
+/// Claims that bring too much ask for less and less, each after it was waited for.
+fn long_replies_ms(scenario: &Scenario) -> u64 {
+    if scenario.claimed_job_ms == 0 {
+        return 0;
+    }
+    let timeouts = scenario.workers.iter();
+    let timeouts = timeouts.map(|worker| worker.knobs.store_timeout().as_millis() as u64);
+    let brought = scenario.jobs.len() as u64 * 10 * scenario.claimed_job_ms;
+    8 * timeouts.max().unwrap_or(0) + LONG_REPLY_WAITS_MS + brought
 }
 
 pub(super) fn finish(books: &Books, model: &ModelStore) -> Verdict {

@@ -67,10 +67,8 @@ fn started(books: &mut Books, who: Who, run: job_engine::Run) -> Verdict {
             .of(who));
         }
         let fence = job_engine::Fence(place as i64 + 1);
-        let loser = job_engine::Run {
-            job: run.job,
-            fence,
-        };
+        // It is known by its fence.
+        let loser = job_engine::Run { fence, ..run };
         // By the clock of the store, which was set forward, its lease ran out so
         // much earlier.
         let jumped_us = books.store_ahead_us() - other.renewed_ahead_us;

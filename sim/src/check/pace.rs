@@ -107,7 +107,7 @@ fn lane_of(command: &Command) -> Option<usize> {
         Command::Finish(_) => Some(FINISH),
         Command::Heartbeat(_) => Some(HEARTBEAT),
         Command::Reclaim(_) => Some(RECLAIM),
-        Command::Spawn(_) | Command::Checkpoint(_) | Command::Find(_) => None,
+        Command::Spawn(_) | Command::Checkpoint(_) | Command::Hold(_) | Command::Find(_) => None,
     }
 }
 

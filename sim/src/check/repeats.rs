@@ -117,6 +117,8 @@ fn answered(books: &mut Books, call: Call, result: &Result<Reply, StoreError>) {
             // Alone, it is given up.
             Err(StoreError::Rejected(_)) if worker.repeats.finish.len() > 1 => FinishOwed::First,
             Err(StoreError::Rejected(_)) => FinishOwed::None,
+            // What took too long is sent again in parts.
+            Err(StoreError::Unknown(_)) => FinishOwed::First,
             Err(_) => FinishOwed::All,
         };
     }
@@ -134,7 +136,9 @@ pub(super) fn after(books: &Books, command: &Command, reply: &Reply) -> Verdict 
     for job in &books.running {
         let lease = books.job(*job).and_then(|book| book.seen?.lease);
         let own = lease.is_some_and(|lease| (lease.worker, lease.claim_seq) == by);
-        let told = claimed.jobs.iter().any(|claimed| claimed.run.job == *job);
+        let mut told = claimed.jobs.iter().map(|claimed| claimed.run.job);
+        let mut left = claimed.left.iter().map(|left| left.run.job);
+        let told = told.any(|told| told == *job) || left.any(|left| left == *job);
         ensure!(
             told || !own,
             "repeats.forgotten",

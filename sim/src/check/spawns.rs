@@ -57,10 +57,10 @@ pub(super) fn event(books: &Books, event: &Event<'_>) -> Verdict {
     let truth = match spawned {
         Spawned::Created => exists,
         Spawned::DuplicateId => exists && (*again || rivals),
-        Spawned::DuplicateUniqueType => {
+        Spawned::DuplicateUniqueType(existing) => {
             let place = book.map(|book| book.spec.job_type);
             let holder = place.and_then(|place| books.unique.get(&place));
-            holder.is_some_and(|holder| *holder != job_id(*job))
+            holder == Some(existing) && *existing != job_id(*job)
         }
     };
     if truth {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use job_engine::history::Snapshot;
 use job_engine::store::{
-    Checkpoint, Claim, ClaimedJob, Finish, NewJob, Reclaimed, Spawned, TypePolicy, Written,
+    Checkpoint, Claim, ClaimedJob, Finish, Left, NewJob, Reclaimed, Spawned, TypePolicy, Written,
 };
 use job_engine::{Command, JobId, ModelStore, Reply, Run};
 
@@ -29,9 +29,11 @@ pub(super) struct Transition<'a> {
 pub(super) enum Change<'a> {
     Spawn(&'a NewJob, Spawned),
     Claim(&'a Claim, &'a ClaimedJob),
+    Left(&'a Claim, &'a Left),
     Finish(&'a Finish, Written),
     Heartbeat(Run, Duration, Written),
     Checkpoint(&'a Checkpoint, Written),
+    Hold(Run, Written),
     Reclaim(Option<&'a TypePolicy>, &'a Reclaimed),
 }
 
@@ -44,7 +46,8 @@ impl Transition<'_> {
     /// Whether the run of this fence is what runs before the command.
     pub(super) fn ran(&self, run: Run) -> bool {
         let before = self.before;
-        before.is_some_and(|seen| seen.lease.is_some() && seen.fence == run.fence)
+        before
+            .is_some_and(|seen| seen.lease.is_some() && seen.fence == run.fence && seen.is_by(run))
     }
 
     /// Whether this command, and not an earlier one, ended the run.
@@ -87,7 +90,9 @@ pub(super) fn each<'a>(
         }
         (Command::Claim(claim), Reply::Claimed(claimed)) => {
             let mut jobs = claimed.jobs.iter();
-            jobs.try_for_each(|job| one(books, job.run.job, Change::Claim(claim, job)))
+            jobs.try_for_each(|job| one(books, job.run.job, Change::Claim(claim, job)))?;
+            let mut left = claimed.left.iter();
+            left.try_for_each(|left| one(books, left.run.job, Change::Left(claim, left)))
         }
         (Command::Finish(finishes), Reply::Finished(written)) => {
             same_length(finishes.len(), written.len())?;
@@ -114,6 +119,9 @@ pub(super) fn each<'a>(
         (Command::Checkpoint(checkpoint), Reply::Checkpointed(written)) => {
             let change = Change::Checkpoint(checkpoint, *written);
             one(books, checkpoint.run.job, change)
+        }
+        (Command::Hold(run), Reply::Held(written)) => {
+            one(books, run.job, Change::Hold(*run, *written))
         }
         (Command::Reclaim(reclaim), Reply::Reclaimed(reclaimed)) => {
             reclaimed.iter().try_for_each(|reclaimed| {
@@ -201,6 +209,11 @@ fn take_in(books: &mut Books, transition: &Transition<'_>) {
                 run.renewed_ahead_us = ahead_us;
             }
         }
+        Change::Left(_, left) => {
+            if let Some(run) = book.runs.get_mut((left.run.fence.0 - 1) as usize) {
+                run.renewed_ahead_us = ahead_us;
+            }
+        }
         Change::Heartbeat(run, _, Written::Applied) => {
             if let Some(run) = book.runs.get_mut((run.fence.0 - 1) as usize) {
                 run.renewed_ahead_us = ahead_us;
@@ -224,6 +237,6 @@ fn take_in(books: &mut Books, transition: &Transition<'_>) {
                 run.recorded.get_or_insert(reclaimed.end);
             }
         }
-        Change::Spawn(..) | Change::Heartbeat(..) | Change::Finish(..) => {}
+        Change::Spawn(..) | Change::Heartbeat(..) | Change::Finish(..) | Change::Hold(..) => {}
     }
 }

@@ -19,10 +19,11 @@ pub(super) fn transition(books: &Books, change: &Transition<'_>) -> Verdict {
             "there is a second unique job of the type {}",
             new.job_type
         ),
-        Spawned::DuplicateUniqueType => ensure!(
-            new.unique_type && holder.is_some_and(|holder| holder != new.id),
+        Spawned::DuplicateUniqueType(existing) => ensure!(
+            new.unique_type && existing != new.id && holder == Some(existing),
             "unique.refused",
-            "a unique job of the type {} was refused, and the one that exists is {holder:?}",
+            "a unique job of the type {} was refused for {existing}, and the one that exists is \
+             {holder:?}",
             new.job_type
         ),
         Spawned::DuplicateId => {}

@@ -70,7 +70,8 @@ async fn run(process: &Process, job: &ClaimedJob, signal: &StopSignal) -> Result
         if planted(Bug::UndecodableLoops) {
             return Ok(Ended::Rescheduled(Due::In(Duration::from_secs(1))));
         }
-        return Ok(failed("the config cannot be decoded"));
+        let error = ErrorText::new("the config cannot be decoded");
+        return Ok(Ended::Undecodable(error));
     }
     let at_work = AtWork {
         process,

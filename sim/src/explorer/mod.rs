@@ -11,7 +11,7 @@ mod runners;
 mod spawns;
 mod store;
 
-use job_engine::store::Outcome;
+use job_engine::lifecycle::RunEnd;
 use job_engine::worker::{Action, Ended, Input};
 use job_engine::{Command, JobType, ModelStore, Reply, Run, StoreError, Timestamp, Worker};
 
@@ -316,7 +316,8 @@ impl<'s> World<'s> {
             Action::Execute { op, command } => {
                 let releases = |command: &Command| match command {
                     Command::Finish(finishes) => {
-                        finishes.iter().any(|f| f.outcome == Outcome::Released)
+                        let mut ends = finishes.iter().map(|f| f.outcome.end());
+                        ends.any(|end| matches!(end, RunEnd::Released | RunEnd::Interrupted))
                     }
                     _ => false,
                 };

@@ -5,7 +5,7 @@ use std::time::Duration;
 use job_engine::lifecycle::RunEnd;
 use job_engine::store::{Checkpoint, ClaimedJob, Finish, NewJob, Outcome, Written};
 use job_engine::worker::{Ended, Input};
-use job_engine::{Command, Due, Payload, Reply, Run, StoreError};
+use job_engine::{Command, Due, ErrorText, Payload, Reply, Run, StoreError};
 
 use super::process::Waiting;
 use super::{Step, Task, World, failed};
@@ -124,7 +124,10 @@ impl World<'_> {
             EndSpec::Complete | EndSpec::Hang => self.ended(place, run, Ended::Completed),
             EndSpec::Fail => self.ended(place, run, failed("as planned")),
             EndSpec::Panic => self.ended(place, run, failed("the runner panicked: as planned")),
-            EndSpec::Undecodable => self.ended(place, run, failed("cannot decode the config")),
+            EndSpec::Undecodable => {
+                let error = ErrorText::new("cannot decode the config");
+                self.ended(place, run, Ended::Undecodable(error));
+            }
             EndSpec::RescheduleMs(ms) => {
                 self.ended(place, run, Ended::Rescheduled(in_ms(ms)));
             }

@@ -91,8 +91,12 @@ impl World<'_> {
         if plan.disturbed {
             self.disturb(Some(call.who), self.now_us, "the network");
         }
-        let arrives_us = plan.travels_us.map(|us| self.now_us + us);
+        let long_us = self.scenario.reply_us(&result);
+        let arrives_us = plan.travels_us.map(|us| self.now_us + us + long_us);
         if arrives_us.is_none_or(|at_us| at_us >= until_us) {
+            if long_us > 0 {
+                self.disturb(Some(call.who), until_us, "a long reply");
+            }
             self.give_up(process, call, until_us);
         }
         if let Some(at_us) = arrives_us {

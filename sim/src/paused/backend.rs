@@ -70,6 +70,10 @@ impl Backend for Simulated {
         Ok((SimulatedPool { port: port.clone() }, port))
     }
 
+    async fn begin_transaction(pool: &SimulatedPool) -> Result<SimulatedTransaction, StoreError> {
+        Ok(pool.begin())
+    }
+
     async fn close(_: &Port) {}
 }
 
@@ -159,7 +163,7 @@ impl AtomicWrite<Simulated> for SimulatedTransaction {
         command: &Command,
     ) -> Result<Reply, StoreError> {
         let caller = match command {
-            Command::Finish(_) | Command::Checkpoint(_) => Caller::Runner,
+            Command::Finish(_) | Command::Checkpoint(_) | Command::Hold(_) => Caller::Runner,
             Command::Spawn(_) => Caller::Spawner,
             Command::Claim(_) | Command::Heartbeat(_) | Command::Reclaim(_) | Command::Find(_) => {
                 return Err(Rejection::NotInTransaction.into());

@@ -1,5 +1,6 @@
 //! Runners that do what the scenario says.
 
+use std::cell::Cell;
 use std::error::Error;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -13,6 +14,8 @@ use job::{
 use job_engine::store::Written;
 use job_engine::{Fence, JobId, Run};
 use job_tokio::to_datetime;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::backend::{Simulated, SimulatedTransaction};
 use super::state::World;
@@ -29,10 +32,28 @@ const KILLED_US: u64 = 1_000_000;
 const REACTION_US: (u64, u64) = (100, 50_000);
 
 /// The spawners of a process, by the place of their type.
-pub(super) type Spawners = Arc<OnceLock<Vec<JobSpawner<u32, Simulated>>>>;
+pub(super) type Spawners = Arc<OnceLock<Vec<JobSpawner<Key, Simulated>>>>;
 
-/// Makes the runners of one type in one process. The config of a job is its
-/// key.
+thread_local! {
+    /// The config that is decoded next is of a version that this program does not know.
+    static UNDECODABLE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// The config of a job: its key.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(transparent)]
+pub(super) struct Key(pub(super) u32);
+
+impl<'de> Deserialize<'de> for Key {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match UNDECODABLE.take() {
+            true => Err(D::Error::custom("as planned")),
+            false => u32::deserialize(deserializer).map(Self),
+        }
+    }
+}
+
+/// Makes the runners of one type in one process.
 pub(super) struct Kind {
     pub(super) world: World,
     pub(super) who: Who,
@@ -43,7 +64,7 @@ pub(super) struct Kind {
 }
 
 impl JobInitializer<Simulated> for Kind {
-    type Config = u32;
+    type Config = Key;
 
     fn job_type(&self) -> JobType {
         job_type(self.place).into()
@@ -57,26 +78,32 @@ impl JobInitializer<Simulated> for Kind {
         self.retry.crashes_max
     }
 
+    fn undecodable_max(&self) -> Duration {
+        Duration::from_millis(self.retry.undecodable_max_ms)
+    }
+
     fn init(
         &self,
         job: &Job,
-        _: JobSpawner<u32, Simulated>,
+        _: JobSpawner<Key, Simulated>,
     ) -> Result<Box<dyn JobRunner<Simulated>>, Box<dyn Error>> {
-        let key: u32 = job.config()?;
+        let Key(key) = job.config()?;
         let id = JobId::from(job.id);
         debug_assert_eq!(key, job_key(id), "the audit has compared them");
-        let fence = self.world.state().fence(self.who, id);
+        let run = self.world.state().run(self.who, id);
         let spec = self.world.scenario().job(key);
         let spec = spec
             .ok_or("only jobs of the scenario are spawned")?
-            .run(fence.0);
+            .run(run.fence.0);
         if spec.end == EndSpec::Undecodable {
+            // Of this version; asked again, the config says the same.
+            UNDECODABLE.set(true);
             return Err("cannot decode the config".into());
         }
         Ok(Box::new(Runner {
             world: self.world.clone(),
             who: self.who,
-            run: Run { job: id, fence },
+            run,
             spec,
             spawners: Arc::clone(&self.spawners),
         }))
@@ -181,7 +208,11 @@ impl Runner {
                 Ok(JobCompletion::RescheduleInWithTx(transaction, after(ms)))
             }
             EndSpec::CompleteTx => {
-                let mut transaction = current.pool().begin();
+                // One of two takes the row of its run first.
+                let mut transaction = match self.key() % 2 {
+                    0 => current.begin().await?,
+                    _ => current.pool().begin(),
+                };
                 self.spawn_children(&mut transaction).await?;
                 Ok(JobCompletion::CompleteWithTx(transaction))
             }
@@ -199,10 +230,10 @@ impl Runner {
             let spawner = &spawners[child.job_type as usize];
             let id = job::JobId::from(child.id());
             match due_at(&self.world, child) {
-                None => spawner.spawn_in_op(transaction, id, child.key).await?,
+                None => spawner.spawn_in_op(transaction, id, Key(child.key)).await?,
                 Some(at) => {
                     spawner
-                        .spawn_at_in_op(transaction, id, child.key, at)
+                        .spawn_at_in_op(transaction, id, Key(child.key), at)
                         .await?
                 }
             };

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use job::Jobs;
-use job_engine::{Fence, JobId, ModelStore, Run, Timestamp, WorkerId};
+use job_engine::{JobId, ModelStore, Run, Timestamp, WorkerId};
 use job_tokio::Wake;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
@@ -88,6 +88,8 @@ pub(crate) struct State {
     pub(crate) holders: BTreeMap<u64, Who>,
     /// The jobs are those of an application.
     pub(crate) of_application: bool,
+    /// How much longer the reply to a claim takes for each job that it brings.
+    pub(crate) claimed_job_us: u64,
     /// So many ids were made for it.
     ids_made: u32,
     /// So many inputs its test asked for.
@@ -97,7 +99,7 @@ pub(crate) struct State {
     /// Everyone who ever was up.
     ids: BTreeMap<WorkerId, Who>,
     /// The newest run of each job that a process has started.
-    fences: BTreeMap<(Who, JobId), Fence>,
+    runs: BTreeMap<(Who, JobId), Run>,
     /// The waits of the drivers of an application.
     pub(crate) timers: Timers,
     /// What runners are at work in processes that are up.
@@ -178,12 +180,13 @@ impl World {
             transactions_ended: 0,
             holders: BTreeMap::new(),
             of_application,
+            claimed_job_us: scenario.claimed_job_ms * 1_000,
             ids_made: 0,
             inputs: 0,
             calm_from_us: scenario.calm_from_ms * 1_000,
             crash_points: crash_points(scenario),
             ids: BTreeMap::new(),
-            fences: BTreeMap::new(),
+            runs: BTreeMap::new(),
             timers: Timers::default(),
             executing: BTreeSet::new(),
             moment: (0, 0),
@@ -515,15 +518,15 @@ impl State {
 
     /// A process has started the runner of this run.
     pub(crate) fn has_started(&mut self, who: Who, run: Run) {
-        self.fences.insert((who, run.job), run.fence);
+        self.runs.insert((who, run.job), run);
         self.executing.insert((who, run));
         self.timers.look();
     }
 
     /// The newest run of a job that this process has started.
-    pub(crate) fn fence(&self, who: Who, job: JobId) -> Fence {
-        let fence = self.fences.get(&(who, job)).copied();
-        fence.unwrap_or_else(|| panic!("{who} makes a runner for {}, unstarted", job_key(job)))
+    pub(crate) fn run(&self, who: Who, job: JobId) -> Run {
+        let run = self.runs.get(&(who, job)).copied();
+        run.unwrap_or_else(|| panic!("{who} makes a runner for {}, unstarted", job_key(job)))
     }
 }
 

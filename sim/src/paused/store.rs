@@ -43,7 +43,14 @@ impl State {
         if plan.disturbed {
             self.disturb(Some(call.who), now_us, "the network");
         }
-        if let Some(travels_us) = plan.travels_us {
+        let long_us = match &done {
+            Ok(Some(Reply::Claimed(claimed))) => claimed.jobs.len() as u64 * self.claimed_job_us,
+            _ => 0,
+        };
+        if long_us > 0 {
+            self.disturb(Some(call.who), now_us + long_us, "a long reply");
+        }
+        if let Some(travels_us) = plan.travels_us.map(|us| us + long_us) {
             self.wire
                 .send(now_us + travels_us, Message::Reply(call, done));
         }
@@ -204,9 +211,16 @@ impl State {
             });
             return Ok(reply);
         }
-        if let Command::Finish(finishes) = command
-            && self.waiters.contains_key(&call)
-        {
+        if !self.waiters.contains_key(&call) {
+            return Ok(reply);
+        }
+        if let Command::Hold(run) = command {
+            self.locks.insert(run.job, transaction);
+            self.holders.insert(transaction, call.who);
+            let (who, run) = (call.who, *run);
+            self.observe(&Event::Committing { who, run });
+        }
+        if let Command::Finish(finishes) = command {
             for finish in finishes {
                 let run = finish.run;
                 self.locks.insert(run.job, transaction);
@@ -282,7 +296,7 @@ impl State {
 pub(super) fn takes_effect(reply: &Reply) -> bool {
     match reply {
         Reply::Finished(written) => written.iter().all(|w| *w == Written::Applied),
-        Reply::Checkpointed(written) => *written == Written::Applied,
+        Reply::Checkpointed(written) | Reply::Held(written) => *written == Written::Applied,
         Reply::Spawned(spawned) => spawned.iter().all(|s| *s == Spawned::Created),
         _ => true,
     }
@@ -295,6 +309,7 @@ fn jobs_of(command: &Command) -> BTreeSet<JobId> {
         Command::Finish(finishes) => finishes.iter().map(|f| f.run.job).collect(),
         Command::Heartbeat(heartbeat) => heartbeat.runs.iter().map(|run| run.job).collect(),
         Command::Checkpoint(checkpoint) => [checkpoint.run.job].into(),
+        Command::Hold(run) => [run.job].into(),
         Command::Find(_) | Command::Claim(_) | Command::Reclaim(_) => BTreeSet::new(),
     }
 }

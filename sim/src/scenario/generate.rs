@@ -32,6 +32,8 @@ pub struct Profile {
     pub explores: bool,
     /// Whether some scenarios last a thousand times as long.
     pub stretches: bool,
+    /// Whether the level knows replies that are long.
+    pub long_replies: bool,
 }
 
 impl Profile {
@@ -47,6 +49,7 @@ impl Profile {
         skews: true,
         explores: true,
         stretches: true,
+        long_replies: true,
     };
 
     /// Ten minutes, five workers.
@@ -69,6 +72,7 @@ impl Profile {
         skews: false,
         explores: false,
         stretches: false,
+        long_replies: false,
     };
 
     /// Three workers, whose jobs are those of an application.
@@ -76,6 +80,7 @@ impl Profile {
         workers_max: 3,
         jobs_max: 0,
         skews: true,
+        long_replies: false,
         ..Self::PAUSED
     };
 }
@@ -151,6 +156,7 @@ impl Generator {
             workers: self.workers_alike(workers, 0, uniform),
             jobs: Vec::new(),
             faults: Vec::new(),
+            claimed_job_ms: 0,
             left_out: Vec::new(),
         }
     }
@@ -189,12 +195,17 @@ impl Generator {
             workers,
             jobs: Vec::new(),
             faults: Vec::new(),
+            claimed_job_ms: 0,
             left_out: Vec::new(),
         };
         scenario.jobs = self.jobs(&scenario, peaceful);
         self.moments = scenario.jobs.iter().map(|job| job.spawn_ms).collect();
         if !peaceful {
             scenario.faults = self.faults(&scenario);
+        }
+        if profile.long_replies && !peaceful && self.dice.pct(6) {
+            // One job always arrives in time, many never do.
+            scenario.claimed_job_ms = self.dice.within(150, 600);
         }
         let needed_ms = crate::check::calm_ms(&scenario);
         let calm_ms = needed_ms.clamp(profile.calm_ms, 2 * profile.calm_ms);
@@ -586,6 +597,7 @@ fn retry(dice: &mut Dice) -> RetrySpec {
         jitter_pct: dice.one_of(&[0, 20, 20, 50, 100]),
         reset_after_multiples: dice.one_of(&[0, 3, 3, 3]),
         crashes_max: dice.one_of(&[Some(2), Some(3), Some(10), None]),
+        undecodable_max_ms: dice.one_of(&[1_000, 5_000, 3_600_000]),
     }
 }
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 use job_engine::draw::mix;
 use job_engine::store::NewJob;
 use job_engine::worker::{TypeConfig, WorkerConfig};
-use job_engine::{Due, JobId, JobType, Payload, RetrySettings, Timestamp};
+use job_engine::{Due, JobId, JobType, Payload, Reply, RetrySettings, StoreError, Timestamp};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -56,10 +56,18 @@ pub struct Scenario {
     pub jobs: Vec<JobSpec>,
     /// What goes wrong.
     pub faults: Vec<Fault>,
+    /// How much longer the reply to a claim takes for each job that it brings, in
+    /// milliseconds: their configs are long, or the line is slow. Not in a cluster.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub claimed_job_ms: u64,
     /// Inputs of the test of an application that it leaves out
     /// ([`Sim::inputs`](crate::Sim::inputs)).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub left_out: Vec<u32>,
+}
+
+fn is_zero(ms: &u64) -> bool {
+    *ms == 0
 }
 
 /// A job type.
@@ -82,6 +90,12 @@ pub struct RetrySpec {
     pub jitter_pct: u8,
     pub reset_after_multiples: u32,
     pub crashes_max: Option<u32>,
+    #[serde(default = "hour_ms")]
+    pub undecodable_max_ms: u64,
+}
+
+fn hour_ms() -> u64 {
+    3_600_000
 }
 
 /// A worker: a process that polls, and is started again when it crashes.
@@ -241,7 +255,16 @@ impl Scenario {
     /// Whether nothing at all goes wrong.
     pub fn is_fault_free(&self) -> bool {
         let harmless = |run: &RunSpec| run.end != EndSpec::Kill && run.on_stop != OnStop::Block;
-        self.faults.is_empty() && self.jobs.iter().all(|job| job.runs.iter().all(harmless))
+        let peaceful = self.faults.is_empty() && self.claimed_job_ms == 0;
+        peaceful && self.jobs.iter().all(|job| job.runs.iter().all(harmless))
+    }
+
+    /// How much longer than a message this reply takes, in microseconds.
+    pub(crate) fn reply_us(&self, reply: &Result<Reply, StoreError>) -> u64 {
+        match reply {
+            Ok(Reply::Claimed(claimed)) => claimed.jobs.len() as u64 * self.claimed_job_ms * 1_000,
+            _ => 0,
+        }
     }
 
     /// The engine's configuration of a worker with these knobs.
@@ -286,6 +309,7 @@ impl TypeSpec {
             job_type: job_type(place),
             retry: spec.settings(),
             crashes_max: spec.crashes_max,
+            undecodable_max: Duration::from_millis(spec.undecodable_max_ms),
         }
     }
 }

@@ -46,6 +46,7 @@ impl Synthetic {
             jitter_pct: 0,
             reset_after_multiples: 3,
             crashes_max: None,
+            undecodable_max_ms: 3_600_000,
         };
         let workers = (1..=workers).map(|key| WorkerSpec {
             key,
@@ -66,6 +67,7 @@ impl Synthetic {
                 workers: workers.collect(),
                 jobs: vec![],
                 faults,
+                claimed_job_ms: 0,
                 left_out: Vec::new(),
             },
             report: Report::default(),
@@ -131,6 +133,7 @@ impl Synthetic {
         let reply = Reply::Claimed(Claimed {
             now: START,
             jobs: jobs.clone(),
+            left: vec![],
             next_due: vec![],
         });
         self.call(who, &command, reply, true);
@@ -185,6 +188,8 @@ fn claimed(run: Run) -> ClaimedJob {
         attempt: 1,
         due_at: START,
         spawned_at: START,
+        interruptions: 0,
+        undecodable_since: None,
         config: Payload::from_json("null"),
         state: None,
         trace: None,
@@ -202,6 +207,10 @@ pub(super) fn run(job: u32, fence: i64) -> Run {
     Run {
         job: job_id(job),
         fence: Fence(fence),
+        claim: ClaimId {
+            worker: WorkerId(Uuid::nil()),
+            seq: 1,
+        },
     }
 }
 

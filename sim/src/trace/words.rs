@@ -17,6 +17,7 @@ pub(super) fn ended_text(ended: &Ended) -> String {
         Ended::Completed => "completes".to_owned(),
         Ended::Rescheduled(due) => format!("asks for another run {}", due_text(*due)),
         Ended::Failed(error) => format!("fails: {error}"),
+        Ended::Undecodable(error) => format!("cannot decode the config: {error}"),
         Ended::Settled(end) => format!("has ended as {end:?} in its transaction"),
         Ended::LeaseLost => "finds its lease lost, and is rolled back".to_owned(),
         Ended::Aborted => "ends by force".to_owned(),
@@ -64,6 +65,7 @@ pub(super) fn command_text(command: &Command) -> String {
         Command::Checkpoint(checkpoint) => {
             format!("checkpoint {}", runs(&mut [checkpoint.run].into_iter()))
         }
+        Command::Hold(run) => format!("hold {}", runs(&mut [*run].into_iter())),
         Command::Reclaim(_) => "reclaim".to_owned(),
         Command::Find(job) => format!("find {}", job_key(*job)),
     }
@@ -74,23 +76,28 @@ pub(super) fn reply_text(reply: &Reply) -> String {
         Reply::Spawned(spawned) => list(spawned, |spawned| match spawned {
             Spawned::Created => "created",
             Spawned::DuplicateId => "its id is taken",
-            Spawned::DuplicateUniqueType => "its type has its unique job",
+            Spawned::DuplicateUniqueType(_) => "its type has its unique job",
         }),
-        Reply::Claimed(claimed) if claimed.jobs.is_empty() => "claimed nothing".to_owned(),
+        Reply::Claimed(claimed) if claimed.jobs.is_empty() && claimed.left.is_empty() => {
+            "claimed nothing".to_owned()
+        }
         Reply::Claimed(claimed) => {
             let jobs: Vec<String> = claimed
                 .jobs
                 .iter()
                 .map(|job| format!("{}#{}", job_key(job.run.job), job.run.fence))
                 .collect();
-            format!("claimed {}", jobs.join(" "))
+            match claimed.left.len() {
+                0 => format!("claimed {}", jobs.join(" ")),
+                left => format!("claimed {}, and left {left}", jobs.join(" ")),
+            }
         }
         Reply::Finished(written) => list(written, written_text),
         Reply::Heartbeat(written) => list(written, |written| match written {
             Written::Applied => "renewed",
             Written::Stale => "stale",
         }),
-        Reply::Checkpointed(written) => written_text(written).to_owned(),
+        Reply::Checkpointed(written) | Reply::Held(written) => written_text(written).to_owned(),
         Reply::Reclaimed(reclaimed) if reclaimed.is_empty() => "nothing is lost".to_owned(),
         Reply::Reclaimed(reclaimed) => {
             let jobs: Vec<String> = reclaimed

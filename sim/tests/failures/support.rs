@@ -30,6 +30,7 @@ pub(crate) fn workers(count: u32) -> Sim {
         jitter_pct: 0,
         reset_after_multiples: 0,
         crashes_max: Some(3),
+        undecodable_max_ms: 3_600_000,
     };
     let of_type = TypeSpec {
         retries: vec![retry],
@@ -60,6 +61,7 @@ pub(crate) fn workers(count: u32) -> Sim {
             workers: (0..count).map(worker).collect(),
             jobs: Vec::new(),
             faults: Vec::new(),
+            claimed_job_ms: 0,
             left_out: Vec::new(),
         },
     }

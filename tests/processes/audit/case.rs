@@ -156,7 +156,8 @@ impl<'a> Case<'a> {
         let died = died.map_or(Micros::MAX, |process| process.ended_at.1);
         // What was dropped so that its job could be put back, and then its
         // process died before that was written down.
-        let released = (run.end.end == RunEnd::Released).then_some(run.end.ended_at);
+        let put_back = matches!(run.end.end, RunEnd::Released | RunEnd::Interrupted);
+        let released = put_back.then_some(run.end.ended_at);
         let ended = seen.ending.map(|(at, _)| at);
         let ended = [ended, seen.dropped_at].into_iter().flatten().min();
         ended.or(released).unwrap_or(died).min(died)

@@ -53,6 +53,8 @@ impl Counts {
                     RunEnd::Released => "released",
                     RunEnd::Lost => "lost",
                     RunEnd::Abandoned => "abandoned",
+                    RunEnd::Interrupted => "interrupted",
+                    RunEnd::Undecodable => "undecodable",
                 });
                 let Some(seen) = &run.seen else {
                     self.add("claims without a run");

@@ -96,12 +96,12 @@ pub fn judge(case: &Case<'_>, job: &JobCase<'_>, due_at: Option<Micros>, finding
         next = Next {
             attempt: match end.end {
                 RunEnd::Lost | RunEnd::Retried => end.attempt + 1,
-                RunEnd::Released => end.attempt,
+                RunEnd::Released | RunEnd::Interrupted | RunEnd::Undecodable => end.attempt,
                 RunEnd::Rescheduled | RunEnd::Completed | RunEnd::Errored | RunEnd::Abandoned => 1,
             },
             crashes: match end.end {
                 RunEnd::Lost => next.crashes + 1,
-                RunEnd::Released => next.crashes,
+                RunEnd::Released | RunEnd::Interrupted | RunEnd::Undecodable => next.crashes,
                 _ => 0,
             },
             due_at: end.next_due_at.unwrap_or(Micros::MAX),
@@ -131,6 +131,13 @@ fn explained(case: &Case<'_>, run: &RunCase<'_>, meant: Option<Meant>) -> bool {
         RunEnd::Retried | RunEnd::Errored => {
             meant == Some(Meant::Fail) && end.error.as_deref() == Some(AS_ORDERED)
         }
+        RunEnd::Interrupted => {
+            let process = case.processes.get(&end.worker);
+            let asked = process.and_then(|process| process.asked_at);
+            asked.is_some_and(|at| at <= end.ended_at)
+        }
+        // All configs of this workload can be decoded.
+        RunEnd::Undecodable => false,
         RunEnd::Released => {
             let process = case.processes.get(&end.worker);
             let asked = process.and_then(|process| process.asked_at);
@@ -147,7 +154,7 @@ fn explained(case: &Case<'_>, run: &RunCase<'_>, meant: Option<Meant>) -> bool {
 fn due_again(job: &JobCase<'_>, end: &End, meant: Option<Meant>, at: Micros) -> bool {
     let after = at - end.ended_at;
     match (end.end, meant) {
-        (RunEnd::Lost | RunEnd::Released, _) => after == 0,
+        (RunEnd::Lost | RunEnd::Released | RunEnd::Interrupted, _) => after == 0,
         (RunEnd::Rescheduled, Some(Meant::RescheduleNow)) => after == 0,
         (RunEnd::Rescheduled, Some(Meant::RescheduleIn { micros })) => {
             after == micros.cast_signed()
@@ -162,6 +169,6 @@ fn due_again(job: &JobCase<'_>, end: &End, meant: Option<Meant>, at: Micros) -> 
         }
         // Not meant, or over: other rules object.
         (RunEnd::Rescheduled, _) => true,
-        (RunEnd::Completed | RunEnd::Errored | RunEnd::Abandoned, _) => false,
+        (RunEnd::Completed | RunEnd::Errored | RunEnd::Abandoned | RunEnd::Undecodable, _) => false,
     }
 }

@@ -150,8 +150,8 @@ pub fn audit(evidence: &Evidence, terms: Terms) -> (Vec<Violation>, Counts) {
 pub fn audit_events(job: &Job, spec: &Spec, ends: &[&End]) -> Option<Violation> {
     let mut expected = vec![(spec.spawned_at, JobEventKind::Spawned)];
     for end in ends {
-        let attempt = end.attempt;
-        expected.push((end.claimed_at, JobEventKind::Started { attempt }));
+        let (attempt, worker) = (end.attempt, end.worker);
+        expected.push((end.claimed_at, JobEventKind::Started { attempt, worker }));
         let error = end.error.clone().unwrap_or_default();
         let next = chrono::DateTime::from_timestamp_micros(end.next_due_at.unwrap_or(0));
         let next = next.expect("the store writes times");
@@ -164,7 +164,12 @@ pub fn audit_events(job: &Job, spec: &Spec, ends: &[&End]) -> Option<Violation> 
                 retry_at: next,
             },
             RunEnd::Errored | RunEnd::Abandoned => JobEventKind::Errored { attempt, error },
-            RunEnd::Released => JobEventKind::Aborted,
+            RunEnd::Interrupted => JobEventKind::Aborted,
+            RunEnd::Released => JobEventKind::Released,
+            RunEnd::Undecodable => JobEventKind::Undecodable {
+                error,
+                retry_at: next,
+            },
             RunEnd::Lost => JobEventKind::LeaseLost { attempt },
         };
         expected.push((end.ended_at, kind));

@@ -223,11 +223,14 @@ fn unique_types(calls: &[Call], jobs: &[Snapshot]) -> Result<(), String> {
     };
     for call in calls {
         for (new, told) in spawns(call) {
-            if told != Spawned::DuplicateUniqueType {
+            let Spawned::DuplicateUniqueType(existing) = told else {
                 continue;
-            }
+            };
             let holder = unique.get(&new.job_type).copied();
             let holder = holder.ok_or_else(|| format!("no unique job refused {call:#?}"))?;
+            if holder != existing {
+                return Err(format!("{holder} is not the one that was told: {call:#?}"));
+            }
             let before = calls.iter().any(|other| {
                 let Command::Spawn(jobs) = &other.command else {
                     return false;

@@ -99,7 +99,7 @@ fn steps(job: JobId, call: &Call) -> Vec<Step> {
             };
             let about = jobs.iter().zip(told).filter(|(new, _)| new.id == job);
             let parts = about.map(|(new, told)| match told {
-                Some(Spawned::DuplicateUniqueType) => Part::Absent,
+                Some(Spawned::DuplicateUniqueType(_)) => Part::Absent,
                 told => done(
                     Command::Spawn(vec![new.clone()]),
                     told.map(|told| Reply::Spawned(vec![told])),
@@ -112,7 +112,15 @@ fn steps(job: JobId, call: &Call) -> Vec<Step> {
                 let mut mine = claimed.clone();
                 mine.next_due.clear();
                 mine.jobs.retain(|claimed| claimed.run.job == job);
-                if !mine.jobs.is_empty() {
+                mine.left.retain(|left| left.run.job == job);
+                if !mine.left.is_empty() {
+                    // Others had the places: for this job it is as if there were none.
+                    let none = Command::Claim(Claim {
+                        quotas: Vec::new(),
+                        ..claim.clone()
+                    });
+                    vec![done(none, Some(Reply::Claimed(mine)))]
+                } else if !mine.jobs.is_empty() {
                     vec![done(call.command.clone(), Some(Reply::Claimed(mine)))]
                 } else if claim.repeat {
                     vec![Part::NotBy(Box::new(claim.clone()))]
@@ -166,7 +174,10 @@ fn steps(job: JobId, call: &Call) -> Vec<Step> {
             Some(Reply::Found(found)) => vec![Part::Is(found.clone())],
             _ => Vec::new(),
         },
-        Command::Checkpoint(_) | Command::Find(_) => Vec::new(),
+        Command::Hold(run) if run.job == job => {
+            vec![done(call.command.clone(), reply.cloned())]
+        }
+        Command::Checkpoint(_) | Command::Hold(_) | Command::Find(_) => Vec::new(),
     };
     if parts.is_empty() {
         return Vec::new();
@@ -312,6 +323,10 @@ mod tests {
     const RUN: Run = Run {
         job: JOB,
         fence: Fence(1),
+        claim: ClaimId {
+            worker: WorkerId(Uuid::from_u128(1)),
+            seq: 1,
+        },
     };
 
     fn at(secs: i64) -> Timestamp {
@@ -449,7 +464,8 @@ mod tests {
     #[test]
     fn a_spawn_that_was_refused_for_its_type_is_no_trace_of_the_job() {
         let (mut calls, _) = carried_out(&[spawn(true)]);
-        calls[0].outcome = Outcome::Replied(Reply::Spawned(vec![Spawned::DuplicateUniqueType]));
+        calls[0].outcome =
+            Outcome::Replied(Reply::Spawned(vec![Spawned::DuplicateUniqueType(JOB)]));
         assert_eq!(explain(JOB, &calls, None), Ok(()));
         let (created, job) = carried_out(&[spawn(true)]);
         assert!(explain(JOB, &calls, job.as_ref()).is_err());

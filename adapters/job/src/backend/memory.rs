@@ -55,6 +55,10 @@ impl Backend for Memory {
         Ok((pool, store))
     }
 
+    async fn begin_transaction(pool: &Self::Pool) -> Result<Self::Transaction, StoreError> {
+        Ok(pool.begin().await)
+    }
+
     async fn close(_: &Self::Store) {}
 }
 

@@ -79,6 +79,10 @@ pub type DefaultBackend = Memory;
 ///         Ok((store.clone(), store))
 ///     }
 ///
+///     async fn begin_transaction(pool: &MemoryStore) -> Result<Transaction, StoreError> {
+///         Ok(Transaction(pool.begin().await))
+///     }
+///
 ///     async fn close(_: &MemoryStore) {}
 /// }
 ///
@@ -184,6 +188,15 @@ pub trait Backend: Sized + Send + Sync + 'static {
         options: Self::Options,
         clock: &ClockHandle,
     ) -> impl Future<Output = Result<(Self::Pool, Self::Store), JobError>> + Send;
+
+    /// Begins a transaction of the application.
+    ///
+    /// # Errors
+    ///
+    /// When none can be begun.
+    fn begin_transaction(
+        pool: &Self::Pool,
+    ) -> impl Future<Output = Result<Self::Transaction, StoreError>> + Send;
 
     /// Lets go of what the store holds of its own, when polling has stopped.
     fn close(store: &Self::Store) -> impl Future<Output = ()> + Send;

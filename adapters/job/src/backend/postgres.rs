@@ -104,6 +104,10 @@ impl Backend for Postgres {
         Ok((pool, store))
     }
 
+    async fn begin_transaction(pool: &Self::Pool) -> Result<Self::Transaction, StoreError> {
+        pool.begin().await.map_err(begin_error)
+    }
+
     async fn close(store: &Self::Store) {
         store.close().await;
     }
@@ -185,6 +189,10 @@ fn clock_error(error: ClockError) -> JobError {
         ClockError::Database(error) => error.into(),
         error => JobError::Config(error.to_string()),
     }
+}
+
+fn begin_error(error: sqlx::Error) -> StoreError {
+    StoreError::Failed(format!("no transaction could be begun: {error}"))
 }
 
 fn commit_error(error: sqlx::Error) -> StoreError {

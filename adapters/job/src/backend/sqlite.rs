@@ -57,6 +57,11 @@ impl Backend for Sqlite {
         Ok((store.pool().clone(), store))
     }
 
+    async fn begin_transaction(pool: &Self::Pool) -> Result<Self::Transaction, StoreError> {
+        let begun = job_sqlite::begin_immediate(pool).await;
+        begun.map_err(|error| StoreError::Failed(format!("no transaction could be begun: {error}")))
+    }
+
     async fn close(store: &Self::Store) {
         store.close().await;
     }

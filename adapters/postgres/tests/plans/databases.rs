@@ -166,12 +166,12 @@ async fn load(
          FROM {jobs}"
     );
     let runs = format!(
-        "INSERT INTO job_runs (job_id, fence, attempt, worker, claimed_at, ended_at, run_end,
-             next_due_at)
-         SELECT id, fence, 1, id, now(), now(), 2, now()
+        "INSERT INTO job_runs (job_id, fence, attempt, worker, claim_seq, claimed_at, ended_at,
+             run_end, next_due_at)
+         SELECT id, fence, 1, id, 1, now(), now(), 2, now()
          FROM {jobs}, generate_series(1, ended) AS fence
          UNION ALL
-         SELECT id, fence, 1, id, now(), now(), 5, now()
+         SELECT id, fence, 1, id, 1, now(), now(), 5, now()
          FROM {jobs}, generate_series(-{LONG_HISTORY}, -1) AS fence
          WHERE n = {first}"
     );
@@ -187,16 +187,19 @@ async fn execute(connection: &mut PgConnection, statement: &str) {
     done.unwrap_or_else(|error| panic!("{error}: {statement}"));
 }
 
+/// A job, a fence, and whose claim it is and which.
+pub(crate) type SampleRun = (Uuid, i64, Uuid, i64);
+
 /// What there is in a database, to be used as parameters: picked from all over
 /// the tables.
 #[derive(Debug)]
 pub(crate) struct Sample {
     /// Runs that go on, at most 1,000.
-    pub(crate) runs: Vec<(Uuid, i64)>,
+    pub(crate) runs: Vec<SampleRun>,
     /// A claim whose jobs run: by which worker, its number, and how many they are.
     pub(crate) claim: (Uuid, i64, i64),
     /// Runs that have ended, at most 1,000.
-    pub(crate) ended: Vec<(Uuid, i64)>,
+    pub(crate) ended: Vec<SampleRun>,
     /// Jobs that exist, at most 1,000.
     pub(crate) jobs: Vec<Uuid>,
     /// The job with the longest history.
@@ -207,13 +210,13 @@ pub(crate) struct Sample {
 
 impl Sample {
     pub(crate) async fn of(connection: &mut PgConnection) -> Self {
-        let runs = "SELECT id, fence FROM job_live WHERE state = 1 \
+        let runs = "SELECT id, fence, worker, claim_seq FROM job_live WHERE state = 1 \
                     ORDER BY md5(id::text) LIMIT 1000";
         let runs = connection.fetch_all(runs).await.unwrap();
         let claim = "SELECT worker, claim_seq, count(*) FROM job_live WHERE state = 1 \
                      GROUP BY worker, claim_seq ORDER BY 3 DESC, 2, 1 LIMIT 1";
         let claim = connection.fetch_one(claim).await.unwrap();
-        let ended = "SELECT job_id, fence FROM job_runs WHERE fence = 1 \
+        let ended = "SELECT job_id, fence, worker, claim_seq FROM job_runs WHERE fence = 1 \
                      ORDER BY md5(job_id::text) LIMIT 1000";
         let ended = connection.fetch_all(ended).await.unwrap();
         let jobs = "SELECT id FROM job_specs WHERE NOT unique_type \
@@ -223,7 +226,7 @@ impl Sample {
         let oldest = connection.fetch_one(oldest).await.unwrap();
         let running = "SELECT count(*) FROM job_live WHERE state = 1";
         let running = connection.fetch_one(running).await.unwrap();
-        let run = |row: &PgRow| (row.get(0), row.get(1));
+        let run = |row: &PgRow| (row.get(0), row.get(1), row.get(2), row.get(3));
         Self {
             runs: runs.iter().map(run).collect(),
             claim: (claim.get(0), claim.get(1), claim.get(2)),
@@ -237,9 +240,9 @@ impl Sample {
     /// Of a database in which nothing is.
     pub(crate) fn of_nothing() -> Self {
         Self {
-            runs: vec![(Uuid::nil(), 1)],
+            runs: vec![(Uuid::nil(), 1, Uuid::nil(), 1)],
             claim: (Uuid::nil(), 1, 0),
-            ended: vec![(Uuid::nil(), 1)],
+            ended: vec![(Uuid::nil(), 1, Uuid::nil(), 1)],
             jobs: (0..BATCH_LEN_MAX as u128).map(Uuid::from_u128).collect(),
             oldest: Uuid::nil(),
             running: 0,

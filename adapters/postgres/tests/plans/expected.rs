@@ -3,7 +3,7 @@
 use job_engine::limits::BATCH_LEN_MAX;
 use uuid::Uuid;
 
-use super::databases::{JOBS, LATER, LONG_HISTORY, Sample, TYPES, UNIQUE};
+use super::databases::{JOBS, LATER, LONG_HISTORY, Sample, SampleRun, TYPES, UNIQUE};
 
 /// Pages of one look into an index of a million entries, which has three levels,
 /// and of the row to which it leads.
@@ -186,6 +186,15 @@ pub(crate) const EXPECTED: &[Expected] = &[
         cases: heartbeat,
     },
     Expected {
+        name: "hold",
+        by: By::Application,
+        scans: &["job_live_pkey"],
+        rows_each: 2,
+        blocks_each: PROBE + 1,
+        ranges_over: None,
+        cases: hold,
+    },
+    Expected {
         name: "reclaim",
         by: By::Worker,
         scans: &[
@@ -220,7 +229,11 @@ pub(crate) const EXPECTED: &[Expected] = &[
         rows_each: 2,
         blocks_each: PROBE,
         ranges_over: None,
-        cases: |sample| batches(&sample.runs, |runs| columns(runs).to_vec()),
+        cases: |sample| {
+            batches(&sample.runs, |runs| {
+                columns(runs).into_iter().chain(claims(runs)).collect()
+            })
+        },
     },
     Expected {
         name: "schema_version",
@@ -261,11 +274,27 @@ pub(crate) const EXPECTED: &[Expected] = &[
         ranges_over: None,
         cases: |sample| batches(&sample.jobs, |jobs| vec![array(jobs)]),
     },
+    Expected {
+        name: "unique_jobs",
+        by: By::Application,
+        scans: &["job_specs_unique_type"],
+        rows_each: 2,
+        blocks_each: PROBE,
+        ranges_over: None,
+        cases: |_| vec![case("a type", 1, 1, [array([UNIQUE])])],
+    },
 ];
 
 fn checkpoint(sample: &Sample) -> Vec<Case> {
-    let (job, fence) = sample.runs[0];
-    vec![case("a run", 1, 1, [text(job), text(fence), text("{}")])]
+    let (job, fence, worker, seq) = sample.runs[0];
+    let parameters = [text(job), text(fence), text("{}"), text(worker), text(seq)];
+    vec![case("a run", 1, 1, parameters)]
+}
+
+fn hold(sample: &Sample) -> Vec<Case> {
+    let (job, fence, worker, seq) = sample.runs[0];
+    let parameters = [text(job), text(fence), text(worker), text(seq)];
+    vec![case("a run", 1, 1, parameters)]
 }
 
 fn claim(_: &Sample) -> Vec<Case> {
@@ -315,6 +344,7 @@ fn finish(sample: &Sample) -> Vec<Case> {
             null(),
             text("9999-12-31"),
         ]);
+        parameters.extend(claims(runs));
         parameters
     })
 }
@@ -327,6 +357,7 @@ fn finish_final(sample: &Sample) -> Vec<Case> {
             let all = |what: &str| array(vec![what; runs.len()]);
             let mut parameters = columns(runs).to_vec();
             parameters.extend([all("1"), all("NULL"), null()]);
+            parameters.extend(claims(runs));
             let what = format!("{} of them", runs.len());
             case(what, runs.len(), 1, parameters)
         })
@@ -335,7 +366,8 @@ fn finish_final(sample: &Sample) -> Vec<Case> {
 
 fn heartbeat(sample: &Sample) -> Vec<Case> {
     batches(&sample.runs, |runs| {
-        columns(runs).into_iter().chain(lease()).collect()
+        let named = columns(runs).into_iter().chain(lease());
+        named.chain(claims(runs)).collect()
     })
 }
 
@@ -371,7 +403,9 @@ fn reclaim(sample: &Sample) -> Vec<Case> {
 
 fn renew_claim(sample: &Sample) -> Vec<Case> {
     let (worker, seq, jobs) = sample.claim;
+    let quotas = [array(TYPES), array([1_000; TYPES.len()])];
     let parameters = [text(worker), text(seq)].into_iter().chain(lease());
+    let parameters = parameters.chain(quotas);
     vec![case("a claim", jobs as usize, jobs as usize, parameters)]
 }
 
@@ -469,10 +503,17 @@ fn lease() -> [String; 3] {
     [text("5 min"), null(), text("9999-12-31")]
 }
 
-fn columns(runs: &[(Uuid, i64)]) -> [String; 2] {
+fn columns(runs: &[SampleRun]) -> [String; 2] {
     [
-        array(runs.iter().map(|(job, _)| job)),
-        array(runs.iter().map(|(_, fence)| fence)),
+        array(runs.iter().map(|(job, ..)| job)),
+        array(runs.iter().map(|(_, fence, ..)| fence)),
+    ]
+}
+
+fn claims(runs: &[SampleRun]) -> [String; 2] {
+    [
+        array(runs.iter().map(|(_, _, worker, _)| worker)),
+        array(runs.iter().map(|(.., seq)| seq)),
     ]
 }
 

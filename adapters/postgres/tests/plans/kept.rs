@@ -41,8 +41,9 @@ async fn a_connection_of_the_application_keeps_no_plan_of_an_idle_queue() {
         "INSERT INTO job_live (id, job_type, due_at)
          SELECT lpad(to_hex(n), 32, '0')::uuid, 'a', now()
          FROM generate_series(1000, $1) AS n",
-        "INSERT INTO job_runs (job_id, fence, attempt, worker, claimed_at, ended_at, run_end)
-         SELECT lpad(to_hex(n), 32, '0')::uuid, 1, 1, gen_random_uuid(), now(), now(), 1
+        "INSERT INTO job_runs (job_id, fence, attempt, worker, claim_seq, claimed_at, ended_at,
+             run_end)
+         SELECT lpad(to_hex(n), 32, '0')::uuid, 1, 1, gen_random_uuid(), 1, now(), now(), 1
          FROM generate_series(1000, $1) AS n",
     ] {
         let inserted = sqlx::query(statement)

@@ -48,9 +48,12 @@ pub(crate) fn job(n: u64) -> Uuid {
     Uuid::from_u128(n.into())
 }
 
-/// The jobs that run and the fences that they hold.
-pub(crate) fn runs() -> impl Iterator<Item = (Uuid, i64)> {
-    (1..=RUNNING).map(|n| (job(10 * n), 3))
+/// The jobs that run, the fences that they hold, and by whose claims and which.
+pub(crate) fn runs() -> impl Iterator<Item = (Uuid, i64, Uuid, i64)> {
+    (1..=RUNNING).map(|n| {
+        let worker = Uuid::from_u128(u128::from(n % 5));
+        (job(10 * n), 3, worker, (n % 8) as i64)
+    })
 }
 
 /// A worker and the number of a claim by which five jobs run.
@@ -86,7 +89,7 @@ pub(crate) async fn load(connection: &mut SqliteConnection, numbers: RangeInclus
             "{job} INSERT INTO job_live
              SELECT id, job_type, running,
                  {now} + iif(job_type = '{LATER}', {WEEK} + n, n * 7919000000 % {WEEK} - {WEEK} / 2),
-                 iif(running, 3, 2), 1, 0,
+                 iif(running, 3, 2), 1, 0, 0, NULL,
                  iif(running, unhex(printf('%032x', n / 10 % 5)), NULL),
                  iif(running, n / 10 % 8, NULL),
                  iif(running, {now}, NULL),
@@ -96,11 +99,11 @@ pub(crate) async fn load(connection: &mut SqliteConnection, numbers: RangeInclus
         ),
         format!(
             "{job} INSERT INTO job_runs
-             SELECT id, fence, 1, id, {now}, {now}, 2, NULL, {now}
+             SELECT id, fence, 1, id, 1, {now}, {now}, 2, NULL, {now}
              FROM job, (SELECT 1 AS fence UNION ALL SELECT 2)
              WHERE n % 2 = 0
              UNION ALL
-             SELECT unhex(printf('%032x', 1)), n, 1, id, {now}, {now}, 2, NULL, {now}
+             SELECT unhex(printf('%032x', 1)), n, 1, id, 1, {now}, {now}, 2, NULL, {now}
              FROM job
              WHERE n <= {LONG_HISTORY}"
         ),

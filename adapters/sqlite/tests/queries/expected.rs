@@ -42,8 +42,9 @@ pub(crate) const EXPECTED: &[Expected] = &[
         name: "checkpoint",
         plan: &[LIVE_BY_ID],
         cases: || {
-            let (job, fence) = first_run();
-            vec![case("a run", 1, [id(job), number(fence), text("{}")])]
+            let (job, fence, worker, seq) = first_run();
+            let run = [id(job), number(fence), text("{}"), id(worker), number(seq)];
+            vec![case("a run", 1, run)]
         },
     },
     Expected {
@@ -88,7 +89,7 @@ pub(crate) const EXPECTED: &[Expected] = &[
     Expected {
         name: "finish_pending",
         plan: &["SEARCH live USING PRIMARY KEY (id=?)"],
-        cases: || finishes(|n| n / 2, |ends| vec![ends]),
+        cases: || finishes(|n| n / 2, |ends| vec![ends, number(START.as_micros())]),
     },
     Expected {
         name: "finished",
@@ -110,10 +111,24 @@ pub(crate) const EXPECTED: &[Expected] = &[
             batches(
                 |n| n,
                 |n| {
-                    let runs = runs().take(n).map(|(job, fence)| json!([hex(job), fence]));
+                    let runs = runs().take(n).map(|(job, fence, worker, seq)| {
+                        json!([hex(job), fence, hex(worker), seq])
+                    });
                     vec![array(runs), number(START.as_micros())]
                 },
             )
+        },
+    },
+    Expected {
+        name: "hold",
+        plan: &[LIVE_BY_ID],
+        cases: || {
+            let (job, fence, worker, seq) = first_run();
+            vec![case(
+                "a run",
+                1,
+                [id(job), number(fence), id(worker), number(seq)],
+            )]
         },
     },
     Expected {
@@ -206,6 +221,11 @@ pub(crate) const EXPECTED: &[Expected] = &[
             )
         },
     },
+    Expected {
+        name: "unique_jobs",
+        plan: &["SEARCH job_specs USING INDEX job_specs_unique_type (job_type=?)"],
+        cases: || vec![case("a type", 1, [array([json!(UNIQUE)].into_iter())])],
+    },
 ];
 
 fn claims() -> Vec<Case> {
@@ -245,13 +265,33 @@ fn finishes(
     concerns: impl Fn(usize) -> usize,
     parameters: impl Fn(Value) -> Vec<Value>,
 ) -> Vec<Case> {
-    let end = |(n, (job, fence)): (usize, (Uuid, i64))| {
-        let job = hex(job);
+    let end = |(n, (job, fence, worker, seq)): (usize, (Uuid, i64, Uuid, i64))| {
+        let (job, worker) = (hex(job), hex(worker));
         if n % 2 == 0 {
-            json!([job, fence, RunEnd::Completed.code(), null, null, null, null])
+            json!([
+                job,
+                fence,
+                RunEnd::Completed.code(),
+                null,
+                null,
+                null,
+                null,
+                worker,
+                seq
+            ])
         } else {
             let due_at = START.as_micros();
-            json!([job, fence, RunEnd::Retried.code(), "why", 2, due_at, 0])
+            json!([
+                job,
+                fence,
+                RunEnd::Retried.code(),
+                "why",
+                2,
+                due_at,
+                0,
+                worker,
+                seq
+            ])
         }
     };
     batches(concerns, |n| {
@@ -301,7 +341,7 @@ fn case(
     }
 }
 
-fn first_run() -> (Uuid, i64) {
+fn first_run() -> (Uuid, i64, Uuid, i64) {
     runs().next().expect("some run")
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use job_engine::store::{NewJob, Quota, TypePolicy};
-use job_engine::{Due, ErrorText, Fence, JobId, JobType, Payload, Run, Timestamp, WorkerId};
+use job_engine::{Due, ErrorText, JobId, JobType, Payload, Timestamp, WorkerId};
 use uuid::Uuid;
 
 /// When each case begins.
@@ -47,13 +47,6 @@ pub(crate) fn new_job(n: u128) -> NewJob {
 /// Jobs `1..=last` of type [`MAIL`] that are due now.
 pub(crate) fn new_jobs(last: u128) -> Vec<NewJob> {
     (1..=last).map(new_job).collect()
-}
-
-pub(crate) fn run(n: u128, fence: i64) -> Run {
-    Run {
-        job: id(n),
-        fence: Fence(fence),
-    }
 }
 
 pub(crate) fn json(text: &str) -> Payload {

@@ -51,13 +51,14 @@ impl Generator {
     }
 
     pub(crate) fn command(&mut self, now: Timestamp) -> Command {
-        match self.below(20) {
+        match self.below(21) {
             0..=4 => self.spawn(now),
             5..=9 => self.claim(),
             10..=13 => self.finish(now),
             14 | 15 => self.heartbeat(),
             16 => self.checkpoint(),
-            17 | 18 => self.reclaim(),
+            17 => Command::Hold(self.run()),
+            18 | 19 => self.reclaim(),
             _ => Command::Find(self.job()),
         }
     }
@@ -99,6 +100,11 @@ impl Generator {
             let last = self.claims.len() - 1;
             let mut claim = self.claims[last.saturating_sub(back as usize)].clone();
             claim.repeat = true;
+            if self.one_in(3) {
+                let fewer = self.below(3) as u32;
+                let quotas = claim.quotas.iter_mut();
+                quotas.for_each(|quota| quota.jobs_max = quota.jobs_max.min(fewer));
+            }
             return Command::Claim(claim);
         }
         let quotas = self.types().into_iter().map(|job_type| Quota {
@@ -127,13 +133,18 @@ impl Generator {
     }
 
     fn outcome(&mut self, now: Timestamp) -> Outcome {
-        match self.below(8) {
+        match self.below(9) {
             0 => Outcome::Completed,
             1 => Outcome::Errored {
                 error: error("gave up"),
             },
             2 | 3 => Outcome::Rescheduled { due: self.due(now) },
-            4 | 5 => Outcome::Released,
+            4 => Outcome::Released,
+            5 => Outcome::Interrupted,
+            6 => Outcome::Undecodable {
+                delay: Duration::from_millis(self.below(5_000)),
+                error: error("unknown variant"),
+            },
             _ => Outcome::Retried {
                 delay: Duration::from_millis(self.below(5_000)),
                 attempt: 1 + self.below(9) as u32,
@@ -216,11 +227,19 @@ impl Generator {
             return Run {
                 job: self.job(),
                 fence: Fence(self.below(4) as i64),
+                claim: ClaimId {
+                    worker: self.worker(),
+                    seq: self.below(4) as i64,
+                },
             };
         }
         let recent = if self.one_in(5) { 100 } else { 8 };
         let back = 1 + self.below(recent.min(self.runs.len() as u64));
-        self.runs[self.runs.len() - back as usize]
+        let mut run = self.runs[self.runs.len() - back as usize];
+        if self.one_in(20) {
+            run.claim.worker = self.worker();
+        }
+        run
     }
 
     fn one_in(&mut self, n: u64) -> bool {

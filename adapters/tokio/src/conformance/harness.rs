@@ -9,8 +9,8 @@ use job_engine::store::{
     Reclaimed, Spawned, TypePolicy, Written,
 };
 use job_engine::{
-    ClaimId, Command, JobId, JobType, ModelStore, Rejection, Reply, Run, Snapshot, StoreError,
-    Timestamp, WorkerId,
+    ClaimId, Command, Fence, JobId, JobType, ModelStore, Rejection, Reply, Run, Snapshot,
+    StoreError, Timestamp, WorkerId,
 };
 
 use super::fixtures::{ALICE, LEASE, MAIL, START, json, new_job, policy, quota};
@@ -79,6 +79,24 @@ impl<S: Store> Harness<S> {
         rejection
     }
 
+    /// The run of job `n` that has this fence; one that there never was, if none has.
+    pub(crate) fn nth(&self, n: u128, fence: i64) -> Run {
+        let (job, fence) = (super::fixtures::id(n), Fence(fence));
+        let found = self.model.find(job);
+        let current = found.and_then(|found| found.live.as_ref()?.run(job));
+        let ended = found.into_iter().flat_map(|found| &found.runs);
+        let mut runs = ended.map(|record| record.run(job)).chain(current);
+        let claim = ClaimId {
+            worker: ALICE,
+            seq: 0,
+        };
+        let never = Run {
+            fence,
+            ..current.unwrap_or(Run { job, fence, claim })
+        };
+        runs.find(|run| run.fence == fence).unwrap_or(never)
+    }
+
     /// Compares every job that a command has named with the model's, and its
     /// history with its state.
     pub(crate) async fn compare_jobs(&mut self) {
@@ -97,6 +115,7 @@ impl<S: Store> Harness<S> {
                 self.ids.extend(heartbeat.runs.iter().map(|run| run.job));
             }
             Command::Checkpoint(checkpoint) => self.ids.extend([checkpoint.run.job]),
+            Command::Hold(run) => self.ids.extend([run.job]),
             Command::Claim(_) | Command::Reclaim(_) | Command::Find(_) => {}
         }
     }
@@ -168,7 +187,7 @@ impl<S: Store> Harness<S> {
     pub(crate) async fn start(&mut self, n: u128) -> Run {
         self.spawn_one(new_job(n)).await;
         let run = self.claim_one().await.run;
-        assert_eq!(run, super::fixtures::run(n, 1));
+        assert_eq!((run.job, run.fence), (super::fixtures::id(n), Fence(1)));
         run
     }
 
@@ -211,6 +230,13 @@ impl<S: Store> Harness<S> {
             .await
         {
             Reply::Checkpointed(written) => written,
+            reply => unexpected(&reply),
+        }
+    }
+
+    pub(crate) async fn hold(&mut self, run: Run) -> Written {
+        match self.run(Command::Hold(run)).await {
+            Reply::Held(written) => written,
             reply => unexpected(&reply),
         }
     }

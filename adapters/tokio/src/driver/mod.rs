@@ -305,7 +305,7 @@ fn point_before(input: &Input) -> Option<&'static str> {
             Reply::Finished(_) => Some("after_finish"),
             Reply::Heartbeat(_) => Some("after_heartbeat"),
             Reply::Reclaimed(_) => Some("after_reclaim"),
-            Reply::Spawned(_) | Reply::Checkpointed(_) | Reply::Found(_) => None,
+            Reply::Spawned(_) | Reply::Checkpointed(_) | Reply::Held(_) | Reply::Found(_) => None,
         },
         Input::TimerFired
         | Input::Woken(_)
@@ -321,7 +321,7 @@ fn gives_back(command: &Command) -> bool {
         return false;
     };
     let mut outcomes = finishes.iter().map(|finish| &finish.outcome);
-    outcomes.any(|outcome| *outcome == Outcome::Released)
+    outcomes.any(|outcome| matches!(outcome, Outcome::Released | Outcome::Interrupted))
 }
 
 /// Ends when the timer of a worker is due.

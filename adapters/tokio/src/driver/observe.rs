@@ -22,13 +22,26 @@ pub(super) fn command_span(worker: WorkerId, command: &Command) -> Span {
         Command::Finish(finishes) => {
             tracing::debug_span!("job.finish_jobs", poller_id = %worker, jobs = finishes.len())
         }
-        Command::Spawn(_) | Command::Checkpoint(_) | Command::Find(_) => Span::none(),
+        Command::Spawn(_) | Command::Checkpoint(_) | Command::Hold(_) | Command::Find(_) => {
+            Span::none()
+        }
     }
 }
 
 pub(super) fn observe(worker: WorkerId, observation: &Observation) {
     match observation {
         Observation::RunEnded { end, .. } if end.is_failure() => run_failed(observation),
+        Observation::RunEnded {
+            run,
+            job_type,
+            end: RunEnd::Undecodable,
+            error: Some(message),
+            retry_in,
+            ..
+        } => warn!(
+            job_id = %run.job, %job_type, error = %message, ?retry_in,
+            "this program cannot decode the config of the job: it is put back for one that can"
+        ),
         Observation::RunEnded {
             run,
             job_type,
@@ -44,6 +57,19 @@ pub(super) fn observe(worker: WorkerId, observation: &Observation) {
                 _ => info_span!("job.abort_job", job_id = %run.job, %job_type),
             };
             span.in_scope(|| debug!(attempt, ?end, "run ended"));
+        }
+        Observation::OftenInterrupted {
+            run,
+            job_type,
+            interruptions,
+        } => warn!(
+            job_id = %run.job, %job_type, interruptions,
+            "the job was interrupted once more, and none of its runs has ended otherwise \
+             meanwhile: it may be longer than the time between two deploys; let it keep how \
+             far it came (update_execution_state), or reschedule it in between"
+        ),
+        Observation::SpecGone { run, job_type } => {
+            error!(job_id = %run.job, %job_type, "{}", job_engine::store::SPEC_GONE);
         }
         Observation::RunLost { run, job_type } => warn!(
             job_id = %run.job, fence = %run.fence, %job_type,

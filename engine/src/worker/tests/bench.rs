@@ -34,6 +34,7 @@ impl Bench {
                 job_type: TYPE,
                 retry: RetrySettings::default(),
                 crashes_max: Some(3),
+                undecodable_max: Duration::from_secs(3600),
             }],
             jobs_max: 4,
             jobs_min: 4,

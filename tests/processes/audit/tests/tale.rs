@@ -93,7 +93,7 @@ impl Tale {
         let fence = earlier.clone().count() as i64 + 1;
         let attempt = earlier.next_back().map_or(1, |last| match last.end {
             RunEnd::Rescheduled => 1,
-            RunEnd::Released => last.attempt,
+            RunEnd::Released | RunEnd::Interrupted => last.attempt,
             _ => last.attempt + 1,
         });
         let failed = matches!(end, RunEnd::Retried | RunEnd::Errored);
@@ -210,7 +210,7 @@ pub fn honest() -> Tale {
     // The first run is killed after it wrote, the second put back.
     tale.job(OUTSIDE, "outside", Order::default());
     tale.claim(OUTSIDE, KILLED, 500 * MS, 3 * SECOND, RunEnd::Lost);
-    tale.claim(OUTSIDE, ASKED, 3 * SECOND, 3_100 * MS, RunEnd::Released);
+    tale.claim(OUTSIDE, ASKED, 3 * SECOND, 3_100 * MS, RunEnd::Interrupted);
     tale.dropped(OUTSIDE, 2, 3_050 * MS);
     tale.completes(OUTSIDE, STEADY, 4 * SECOND);
     tale.enters(OUTSIDE, 1, 0);

@@ -5,7 +5,7 @@ use job_engine::lifecycle::State;
 use job_engine::store::{Outcome, Written};
 
 use crate::conformance::Harness;
-use crate::conformance::fixtures::{LEASE, SECOND, error, json, new_job, run};
+use crate::conformance::fixtures::{LEASE, SECOND, error, json, new_job};
 use crate::store::Store;
 
 pub async fn a_checkpoint_is_kept_and_overwritten<S: Store>(harness: &mut Harness<S>) {
@@ -65,9 +65,15 @@ pub async fn a_checkpoint_leaves_the_lease_alone<S: Store>(harness: &mut Harness
 }
 
 pub async fn a_stale_checkpoint_changes_nothing<S: Store>(harness: &mut Harness<S>) {
-    assert_eq!(harness.checkpoint(run(1, 1), "0").await, Written::Stale);
+    assert_eq!(
+        harness.checkpoint(harness.nth(1, 1), "0").await,
+        Written::Stale
+    );
     harness.spawn_one(new_job(1)).await;
-    assert_eq!(harness.checkpoint(run(1, 0), "0").await, Written::Stale);
+    assert_eq!(
+        harness.checkpoint(harness.nth(1, 0), "0").await,
+        Written::Stale
+    );
     let first = harness.claim_one().await.run;
     harness.checkpoint(first, "1").await;
     harness.advance(LEASE);
@@ -75,7 +81,10 @@ pub async fn a_stale_checkpoint_changes_nothing<S: Store>(harness: &mut Harness<
     assert_eq!(harness.checkpoint(first, "2").await, Written::Stale);
     harness.claim_one().await;
     assert_eq!(harness.checkpoint(first, "3").await, Written::Stale);
-    assert_eq!(harness.checkpoint(run(1, 3), "3").await, Written::Stale);
+    assert_eq!(
+        harness.checkpoint(harness.nth(1, 3), "3").await,
+        Written::Stale
+    );
     assert_eq!(harness.live(1).await.state, Some(json("1")));
 }
 

@@ -1,14 +1,13 @@
 //! Taking jobs that are due.
 
 use job_engine::history::Lease;
-use job_engine::store::{Claimed, ClaimedJob, NewJob, Outcome};
+use job_engine::store::{Claim, Claimed, ClaimedJob, Left, LeftOut, NewJob, Outcome};
 use job_engine::{Due, Fence, JobId, JobType, Timestamp};
 use uuid::Uuid;
 
 use crate::conformance::Harness;
 use crate::conformance::fixtures::{
     ALICE, BOB, LEASE, MAIL, MICROSECOND, PRINT, SECOND, START, id, json, new_job, new_jobs, quota,
-    run,
 };
 use crate::store::Store;
 
@@ -66,11 +65,13 @@ pub async fn a_claimed_job_brings_all_that_its_runner_needs<S: Store>(harness: &
     harness.spawn_one(job).await;
     let first = harness.claim_one().await;
     let expected = ClaimedJob {
-        run: run(1, 1),
+        run: harness.nth(1, 1),
         job_type: MAIL,
         attempt: 1,
         due_at: START,
         spawned_at: START,
+        interruptions: 0,
+        undecodable_since: None,
         config: json(r#"{"to":"ann"}"#),
         state: None,
         trace: Some("00-trace-01".to_owned()),
@@ -84,14 +85,15 @@ pub async fn a_claimed_job_brings_all_that_its_runner_needs<S: Store>(harness: &
     };
     harness.finish(first.run, outcome).await;
     harness.advance(3 * SECOND);
+    let second = harness.claim_one().await;
     let expected = ClaimedJob {
-        run: run(1, 2),
+        run: harness.nth(1, 2),
         attempt: 2,
         due_at: seconds_after_start(1),
         state: Some(json("[1]")),
         ..expected
     };
-    assert_eq!(harness.claim_one().await, expected);
+    assert_eq!(second, expected);
 }
 
 pub async fn the_longest_due_job_is_first_and_ties_go_by_id<S: Store>(harness: &mut Harness<S>) {
@@ -182,6 +184,7 @@ pub async fn a_type_without_jobs_gives_nothing<S: Store>(harness: &mut Harness<S
     let nothing = Claimed {
         now: START,
         jobs: Vec::new(),
+        left: Vec::new(),
         next_due: Vec::new(),
     };
     assert_eq!(claimed, nothing);
@@ -289,12 +292,49 @@ pub async fn a_repeat_returns_the_same_jobs_with_their_lease_renewed<S: Store>(
     assert_eq!(harness.live(2).await.lease, None);
 }
 
+pub async fn a_repeat_that_asks_for_fewer_names_the_others<S: Store>(harness: &mut Harness<S>) {
+    let printed = NewJob {
+        job_type: PRINT,
+        ..new_job(9)
+    };
+    harness.spawn(new_jobs(4)).await;
+    harness.spawn_one(printed).await;
+    let claim = harness.new_claim(vec![quota(MAIL, 4), quota(PRINT, 1)]);
+    harness.claim(&claim).await;
+    harness.advance(SECOND);
+    let fewer = Claim {
+        quotas: vec![quota(MAIL, 1)],
+        ..claim.clone()
+    };
+    let again = harness.repeat_claim(&fewer).await;
+    assert_eq!(numbers(&again), [1]);
+    let left = |n, job_type| Left {
+        run: harness.nth(n, 1),
+        job_type,
+        why: LeftOut::BeyondQuota,
+    };
+    let expected = [left(2, MAIL), left(3, MAIL), left(4, MAIL), left(9, PRINT)];
+    assert_eq!(again.left, expected);
+    // All of them run on until their worker says otherwise.
+    let lease = harness.live(4).await.lease.expect("it runs");
+    assert_eq!(
+        lease.expires_at,
+        seconds_after_start(1).saturating_add(LEASE)
+    );
+    let none = Claim {
+        quotas: Vec::new(),
+        ..claim
+    };
+    let again = harness.repeat_claim(&none).await;
+    assert_eq!((numbers(&again), again.left.len()), (vec![], 5));
+}
+
 pub async fn a_repeat_leaves_out_what_ended_meanwhile<S: Store>(harness: &mut Harness<S>) {
     harness.spawn(new_jobs(3)).await;
     let claim = harness.new_claim(vec![quota(MAIL, 3)]);
     harness.claim(&claim).await;
-    harness.finish(run(2, 1), Outcome::Completed).await;
-    harness.finish(run(3, 1), Outcome::Released).await;
+    harness.finish(harness.nth(2, 1), Outcome::Completed).await;
+    harness.finish(harness.nth(3, 1), Outcome::Released).await;
     let again = harness.repeat_claim(&claim).await;
     assert_eq!(numbers(&again), [1]);
     assert_eq!(harness.live(3).await.lease, None);
@@ -304,7 +344,7 @@ pub async fn a_repeat_whose_jobs_have_all_ended_claims<S: Store>(harness: &mut H
     harness.spawn_one(new_job(1)).await;
     let claim = harness.new_claim(vec![quota(MAIL, 3)]);
     harness.claim(&claim).await;
-    harness.finish(run(1, 1), Outcome::Completed).await;
+    harness.finish(harness.nth(1, 1), Outcome::Completed).await;
     harness.spawn(vec![new_job(2), due_in(3, 9)]).await;
     let again = harness.repeat_claim(&claim).await;
     assert_eq!(numbers(&again), [2]);
@@ -344,9 +384,9 @@ pub async fn a_repeat_does_not_return_a_job_that_another_claim_has_taken_since<S
     let claim = harness.new_claim(vec![quota(MAIL, 2)]);
     harness.claim(&claim).await;
     harness.advance(LEASE);
-    harness.heartbeat(run(2, 1)).await;
+    harness.heartbeat(harness.nth(2, 1)).await;
     harness.reclaim().await;
-    assert_eq!(harness.claim_one_as(BOB).await.run, run(1, 2));
+    assert_eq!(harness.claim_one_as(BOB).await.run, harness.nth(1, 2));
     assert_eq!(numbers(&harness.repeat_claim(&claim).await), [2]);
 }
 
@@ -365,8 +405,10 @@ pub async fn a_repeat_without_types_only_looks<S: Store>(harness: &mut Harness<S
     let mut claim = harness.new_claim(vec![quota(MAIL, 1)]);
     let taken = harness.claim(&claim).await;
     claim.quotas.clear();
-    assert_eq!(harness.repeat_claim(&claim).await.jobs, taken.jobs);
-    harness.finish(run(1, 1), Outcome::Completed).await;
+    let left = harness.repeat_claim(&claim).await.left;
+    let left: Vec<_> = left.into_iter().map(|left| left.run).collect();
+    assert_eq!(left, [taken.jobs[0].run]);
+    harness.finish(harness.nth(1, 1), Outcome::Completed).await;
     assert_eq!(numbers(&harness.repeat_claim(&claim).await), []);
 }
 

@@ -27,6 +27,7 @@ pub async fn a_store_has_a_clock_of_its_own<S: Store>(harness: &mut Harness<S>) 
         now,
         jobs,
         next_due,
+        ..
     }) = ask(claim).await
     else {
         panic!("a claim is answered as such");

@@ -8,13 +8,15 @@ use job_engine::lifecycle::{RunEnd, State};
 use job_engine::store::{
     Claim, Claimed, Finish, NewJob, Outcome, Reclaim, Reclaimed, Spawned, Written,
 };
-use job_engine::{ClaimId, Command, JobId, Reply, Run, Snapshot, StoreError, Timestamp, WorkerId};
+use job_engine::{
+    ClaimId, Command, Fence, JobId, Reply, Run, Snapshot, StoreError, Timestamp, WorkerId,
+};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use crate::conformance::Harness;
 use crate::conformance::fixtures::{
-    LEASE, MAIL, START, error, id, new_job, new_jobs, policy, quota, run,
+    LEASE, MAIL, START, error, id, new_job, new_jobs, policy, quota,
 };
 use crate::store::Store;
 
@@ -36,6 +38,11 @@ async fn ask_at<S: Store>(store: &S, now: Timestamp, command: Command) -> Reply 
 
 async fn ask<S: Store>(store: &S, command: Command) -> Reply {
     ask_at(store, START, command).await
+}
+
+/// Of which jobs these are runs, and which.
+fn firsts(runs: Vec<Run>) -> Vec<(JobId, Fence)> {
+    runs.into_iter().map(|run| (run.job, run.fence)).collect()
 }
 
 /// Runs one task for each of the numbers, all at once.
@@ -112,9 +119,9 @@ pub async fn concurrent_claims_take_no_job_twice<S: Store>(harness: &mut Harness
         }
         panic!("some jobs are never claimed");
     });
-    let mut runs = taken.await.concat();
+    let mut runs = firsts(taken.await.concat());
     runs.sort();
-    let expected: Vec<_> = (1..=JOBS).map(|n| run(n, 1)).collect();
+    let expected: Vec<_> = (1..=JOBS).map(|n| (id(n), Fence(1))).collect();
     assert_eq!(runs, expected);
 }
 
@@ -128,13 +135,22 @@ pub async fn concurrent_spawns_of_a_unique_job_create_one<S: Store>(harness: &mu
         spawn_one(&store, job).await
     });
     let mut spawned = spawned.await;
-    spawned.retain(|spawned| *spawned != Spawned::DuplicateUniqueType);
+    let existing = |spawned: &Spawned| match spawned {
+        Spawned::DuplicateUniqueType(existing) => Some(*existing),
+        _ => None,
+    };
+    let told: BTreeSet<JobId> = spawned.iter().filter_map(existing).collect();
+    spawned.retain(|spawned| existing(spawned).is_none());
     assert_eq!(spawned, [Spawned::Created]);
     let mut found = 0;
     for n in 1..=TASKS {
         found += usize::from(find(store, id(n)).await.is_some());
     }
     assert_eq!(found, 1);
+    assert_eq!(told.len(), 1, "all were told of the same job");
+    for existing in told {
+        assert!(find(store, existing).await.is_some());
+    }
 }
 
 pub async fn concurrent_repeats_of_a_spawn_create_one_job<S: Store>(harness: &mut Harness<S>) {
@@ -143,7 +159,8 @@ pub async fn concurrent_repeats_of_a_spawn_create_one_job<S: Store>(harness: &mu
         spawn_one(&store, new_job(1)).await
     });
     assert_eq!(spawned.await, [Spawned::Created; TASKS as usize]);
-    assert_eq!(claim(store, 1, 0, 10).await, [run(1, 1)]);
+    let runs = firsts(claim(store, 1, 0, 10).await);
+    assert_eq!(runs, [(id(1), Fence(1))]);
 }
 
 pub async fn of_concurrent_ends_of_a_run_one_counts<S: Store>(harness: &mut Harness<S>) {

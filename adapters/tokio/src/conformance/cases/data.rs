@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::conformance::Harness;
 use crate::conformance::fixtures::{
-    LEASE, MAIL, SECOND, START, error, id, json, new_job, policy, quota, run,
+    LEASE, MAIL, SECOND, START, error, id, json, new_job, policy, quota,
 };
 use crate::store::Store;
 
@@ -154,7 +154,7 @@ pub async fn the_ends_of_time_can_be_due<S: Store>(harness: &mut Harness<S>) {
     assert_eq!(claimed.next_due, [(MAIL, Timestamp::MAX)]);
     let due = Due::At(Timestamp::MIN);
     harness
-        .finish(run(1, 1), Outcome::Rescheduled { due })
+        .finish(harness.nth(1, 1), Outcome::Rescheduled { due })
         .await;
     assert_eq!(harness.live(1).await.due_at, Timestamp::MIN);
     harness.set_now(Timestamp::MAX);
@@ -190,7 +190,9 @@ pub async fn the_longest_durations_are_capped_at_the_end_of_time<S: Store>(
     let lease = harness.live(2).await.lease.expect("it runs");
     assert_eq!(lease.expires_at, Timestamp::MAX);
     harness.repeat_claim(&claim).await;
-    harness.heartbeat_for(vec![run(2, 1)], Duration::MAX).await;
+    harness
+        .heartbeat_for(vec![harness.nth(2, 1)], Duration::MAX)
+        .await;
     assert_eq!(harness.reclaim().await, []);
 
     let retried = Outcome::Retried {
@@ -198,7 +200,7 @@ pub async fn the_longest_durations_are_capped_at_the_end_of_time<S: Store>(
         attempt: 2,
         error: error("no route"),
     };
-    harness.finish(run(2, 1), retried).await;
+    harness.finish(harness.nth(2, 1), retried).await;
     assert_eq!(harness.live(2).await.due_at, Timestamp::MAX);
 
     let third = harness.start(3).await;

@@ -7,7 +7,7 @@ use job_engine::{Due, Fence, Timestamp};
 
 use crate::conformance::Harness;
 use crate::conformance::fixtures::{
-    ALICE, BOB, LEASE, MAIL, SECOND, START, error, id, json, new_job, run,
+    ALICE, BOB, LEASE, MAIL, SECOND, START, error, id, json, new_job,
 };
 use crate::store::Store;
 
@@ -36,6 +36,8 @@ fn pending() -> Snapshot {
         live: Some(Live {
             attempt: 1,
             crashes: 0,
+            interruptions: 0,
+            undecodable_since: None,
             due_at: seconds_after_start(1),
             fence: Fence(0),
             state: None,
@@ -60,11 +62,13 @@ pub async fn a_running_job_is_found_with_its_lease<S: Store>(harness: &mut Harne
     harness.spawn_one(rich_job()).await;
     harness.advance(2 * SECOND);
     harness.claim_one_as(BOB).await;
-    harness.checkpoint(run(1, 1), "[1]").await;
+    harness.checkpoint(harness.nth(1, 1), "[1]").await;
     let expected = Snapshot {
         live: Some(Live {
             attempt: 1,
             crashes: 0,
+            interruptions: 0,
+            undecodable_since: None,
             due_at: seconds_after_start(1),
             fence: Fence(1),
             state: Some(json("[1]")),
@@ -102,6 +106,7 @@ pub async fn a_job_that_is_over_is_found_with_its_whole_history<S: Store>(
         fence: Fence(1),
         attempt: 1,
         worker: ALICE,
+        claim_seq: 1,
         claimed_at: seconds_after_start(2),
         ended_at: seconds_after_start(3),
         end: RunEnd::Retried,
@@ -112,6 +117,7 @@ pub async fn a_job_that_is_over_is_found_with_its_whole_history<S: Store>(
         fence: Fence(2),
         attempt: 2,
         worker: BOB,
+        claim_seq: 2,
         claimed_at: seconds_after_start(4),
         ended_at: seconds_after_start(5),
         end: RunEnd::Completed,
@@ -133,6 +139,11 @@ pub async fn the_history_folds_to_the_state_at_every_step<S: Store>(harness: &mu
     let outcomes = [
         Outcome::Rescheduled { due: Due::Now },
         Outcome::Released,
+        Outcome::Interrupted,
+        Outcome::Undecodable {
+            delay: SECOND,
+            error: error.clone(),
+        },
         Outcome::Retried {
             delay: SECOND,
             attempt: 2,

@@ -3,11 +3,11 @@
 use job_engine::history::{Live, RunRecord};
 use job_engine::lifecycle::{RunEnd, State};
 use job_engine::store::{Finish, Outcome, Written};
-use job_engine::{Due, Fence, Run, Timestamp};
+use job_engine::{ClaimId, Due, Fence, Run, Timestamp};
 
 use crate::conformance::Harness;
 use crate::conformance::fixtures::{
-    ALICE, LEASE, MICROSECOND, SECOND, START, error, json, new_job, run,
+    ALICE, BOB, LEASE, MAIL, MICROSECOND, SECOND, START, error, json, new_job,
 };
 use crate::store::Store;
 
@@ -25,8 +25,15 @@ fn errored() -> Outcome {
     }
 }
 
+fn undecodable() -> Outcome {
+    Outcome::Undecodable {
+        delay: SECOND,
+        error: error("unknown variant"),
+    }
+}
+
 /// Every way in which a worker can say that a run ended.
-fn outcomes() -> [Outcome; 5] {
+fn outcomes() -> [Outcome; 7] {
     let due = Due::Now;
     [
         Outcome::Completed,
@@ -34,6 +41,8 @@ fn outcomes() -> [Outcome; 5] {
         retried(2),
         errored(),
         Outcome::Released,
+        Outcome::Interrupted,
+        undecodable(),
     ]
 }
 
@@ -44,6 +53,7 @@ fn first_run(end: RunEnd) -> RunRecord {
         fence: Fence(1),
         attempt: 1,
         worker: ALICE,
+        claim_seq: 1,
         claimed_at: START,
         ended_at: START.saturating_add(SECOND),
         end,
@@ -95,6 +105,8 @@ pub async fn a_rescheduled_job_starts_again_at_its_first_attempt<S: Store>(
     let expected = Live {
         attempt: 1,
         crashes: 0,
+        interruptions: 0,
+        undecodable_since: None,
         due_at,
         fence: Fence(2),
         state: Some(json(r#""kept""#)),
@@ -195,7 +207,9 @@ pub async fn a_fence_that_was_never_given_changes_nothing<S: Store>(harness: &mu
     harness.start(1).await;
     let before = harness.job(1).await;
     for fence in [i64::MIN, -1, 0, 2, i64::MAX] {
-        let written = harness.finish(run(1, fence), Outcome::Completed).await;
+        let written = harness
+            .finish(harness.nth(1, fence), Outcome::Completed)
+            .await;
         assert_eq!(written, Written::Stale, "fence {fence}");
     }
     assert_eq!(harness.job(1).await, before);
@@ -203,14 +217,19 @@ pub async fn a_fence_that_was_never_given_changes_nothing<S: Store>(harness: &mu
 
 pub async fn an_unknown_job_is_stale<S: Store>(harness: &mut Harness<S>) {
     for outcome in outcomes() {
-        assert_eq!(harness.finish(run(1, 1), outcome).await, Written::Stale);
+        assert_eq!(
+            harness.finish(harness.nth(1, 1), outcome).await,
+            Written::Stale
+        );
     }
 }
 
 pub async fn a_job_that_was_never_claimed_cannot_be_finished<S: Store>(harness: &mut Harness<S>) {
     harness.spawn_one(new_job(1)).await;
     for fence in [0, 1] {
-        let written = harness.finish(run(1, fence), Outcome::Completed).await;
+        let written = harness
+            .finish(harness.nth(1, fence), Outcome::Completed)
+            .await;
         assert_eq!(written, Written::Stale);
     }
     assert_eq!(harness.job(1).await.state(), State::Pending);
@@ -257,7 +276,7 @@ pub async fn another_end_of_a_run_that_is_over_is_stale<S: Store>(harness: &mut 
         harness.spawn_one(new_job(n)).await;
         let claimed = harness.claim_type(new_job(n).job_type, 100).await;
         let run = claimed.jobs.iter().map(|job| job.run);
-        let run = run.filter(|run| *run == crate::conformance::fixtures::run(n, 1));
+        let run = run.filter(|run| *run == harness.nth(n, 1));
         let run: Vec<Run> = run.collect();
         harness.finish(run[0], first.clone()).await;
         let before = harness.job(n).await;
@@ -272,24 +291,24 @@ pub async fn another_end_of_a_run_that_is_over_is_stale<S: Store>(harness: &mut 
 }
 
 pub async fn each_end_of_a_batch_is_decided_for_itself<S: Store>(harness: &mut Harness<S>) {
-    let runs = harness.start_all(7).await;
-    harness.finish(runs[5], Outcome::Completed).await;
+    let runs = harness.start_all(9).await;
+    harness.finish(runs[8], Outcome::Completed).await;
     let mut ends: Vec<_> = runs.iter().copied().zip(outcomes()).collect();
     // A stale one, an unknown one, and a repeat among them.
-    ends.insert(1, (run(7, 9), Outcome::Completed));
-    ends.insert(3, (run(99, 1), Outcome::Completed));
-    ends.push((runs[5], Outcome::Completed));
+    ends.insert(1, (harness.nth(8, 9), Outcome::Completed));
+    ends.insert(3, (harness.nth(99, 1), Outcome::Completed));
+    ends.push((runs[8], Outcome::Completed));
     let finishes = ends
         .into_iter()
         .map(|(run, outcome)| Finish { run, outcome })
         .collect();
     let (applied, stale) = (Written::Applied, Written::Stale);
     let expected = [
-        applied, stale, applied, stale, applied, applied, applied, applied,
+        applied, stale, applied, stale, applied, applied, applied, applied, applied, applied,
     ];
     assert_eq!(harness.finish_all(finishes).await, expected);
     let mut states = Vec::new();
-    for n in 1..=7 {
+    for n in 1..=9 {
         states.push(harness.job(n).await.state());
     }
     let expected = [
@@ -298,8 +317,10 @@ pub async fn each_end_of_a_batch_is_decided_for_itself<S: Store>(harness: &mut H
         State::Pending,
         State::Errored,
         State::Pending,
-        State::Completed,
+        State::Pending,
+        State::Pending,
         State::Running,
+        State::Completed,
     ];
     assert_eq!(states, expected);
 }
@@ -311,6 +332,8 @@ pub async fn a_run_that_ends_resets_the_crashes<S: Store>(harness: &mut Harness<
         (retried(2), 0),
         // It may not have run at all.
         (Outcome::Released, 1),
+        (undecodable(), 1),
+        (Outcome::Interrupted, 1),
     ];
     for ((outcome, crashes), n) in ends.into_iter().zip(1..) {
         harness.start(n).await;
@@ -318,7 +341,7 @@ pub async fn a_run_that_ends_resets_the_crashes<S: Store>(harness: &mut Harness<
         harness.reclaim().await;
         assert_eq!(harness.live(n).await.crashes, 1);
         let second = harness.claim_one().await;
-        assert_eq!(second.run, run(n, 2));
+        assert_eq!(second.run, harness.nth(n, 2));
         // The crash is still counted while the job runs again.
         assert_eq!(harness.live(n).await.crashes, 1);
         harness.finish(second.run, outcome).await;
@@ -329,6 +352,122 @@ pub async fn a_run_that_ends_resets_the_crashes<S: Store>(harness: &mut Harness<
     }
 }
 
+/// The interruptions in a row, and whether the config could be decoded last.
+async fn said<S: Store>(harness: &mut Harness<S>) -> (u32, Option<Timestamp>) {
+    let live = harness.live(1).await;
+    (live.interruptions, live.undecodable_since)
+}
+
+pub async fn interruptions_are_counted_until_a_run_ends_otherwise<S: Store>(
+    harness: &mut Harness<S>,
+) {
+    harness.spawn_one(new_job(1)).await;
+    let due = Due::Now;
+    let ends = [
+        (Outcome::Interrupted, 1),
+        (Outcome::Interrupted, 2),
+        (Outcome::Released, 2),
+        (undecodable(), 2),
+        (Outcome::Interrupted, 3),
+        (retried(2), 0),
+        (Outcome::Interrupted, 1),
+        (Outcome::Rescheduled { due }, 0),
+    ];
+    let mut before = 0;
+    for (outcome, interruptions) in ends {
+        let claimed = harness.claim_one().await;
+        assert_eq!(claimed.interruptions, before);
+        let (attempt, end) = (claimed.attempt, outcome.end());
+        harness.finish(claimed.run, outcome).await;
+        assert_eq!(said(harness).await.0, interruptions);
+        if !matches!(end, RunEnd::Retried | RunEnd::Rescheduled) {
+            assert_eq!(harness.live(1).await.attempt, attempt, "{end:?}");
+        }
+        before = interruptions;
+        harness.advance(SECOND);
+    }
+    // A crash is none, and forgets none.
+    let run = harness.claim_one().await.run;
+    harness.finish(run, Outcome::Interrupted).await;
+    harness.claim_one().await;
+    harness.advance(LEASE);
+    harness.reclaim().await;
+    assert_eq!(said(harness).await.0, 1);
+}
+
+pub async fn an_undecodable_job_waits_at_its_attempt_and_says_since_when<S: Store>(
+    harness: &mut Harness<S>,
+) {
+    harness.spawn_one(new_job(1)).await;
+    let since = harness.now();
+    for _ in 0..2 {
+        let claimed = harness.claim_one().await;
+        assert_eq!(claimed.attempt, 1);
+        harness.finish(claimed.run, undecodable()).await;
+        assert_eq!(said(harness).await, (0, Some(since)));
+        assert_eq!(harness.claim_type(MAIL, 1).await.jobs, []);
+        harness.advance(SECOND);
+    }
+    for (outcome, expected) in [
+        (Outcome::Released, Some(since)),
+        (Outcome::Interrupted, None),
+    ] {
+        let claimed = harness.claim_one().await;
+        assert_eq!(claimed.undecodable_since, Some(since));
+        harness.finish(claimed.run, outcome).await;
+        assert_eq!(said(harness).await.1, expected);
+    }
+    let record = &harness.job(1).await.runs[0];
+    assert_eq!(record.end, RunEnd::Undecodable);
+    assert_eq!(record.error, Some(error("unknown variant")));
+    assert_eq!(record.next_due_at, Some(since.saturating_add(SECOND)));
+}
+
+/// As where a database has forgotten the last claims, and gives their fences again.
+pub async fn a_run_is_told_from_one_with_its_fence_by_its_claim<S: Store>(
+    harness: &mut Harness<S>,
+) {
+    let run = harness.start(1).await;
+    let others = [
+        ClaimId {
+            worker: BOB,
+            ..run.claim
+        },
+        ClaimId {
+            seq: run.claim.seq + 1,
+            ..run.claim
+        },
+    ];
+    for claim in others {
+        let other = Run { claim, ..run };
+        assert_eq!(harness.heartbeat(other).await, Written::Stale);
+        assert_eq!(harness.checkpoint(other, "1").await, Written::Stale);
+        assert_eq!(harness.hold(other).await, Written::Stale);
+        for outcome in outcomes() {
+            assert_eq!(harness.finish(other, outcome).await, Written::Stale);
+        }
+    }
+    assert_eq!(
+        harness.finish(run, Outcome::Completed).await,
+        Written::Applied
+    );
+    for claim in others {
+        let other = Run { claim, ..run };
+        let written = harness.finish(other, Outcome::Completed).await;
+        assert_eq!(written, Written::Stale, "that is no repeat");
+    }
+}
+
+pub async fn a_run_is_held_while_it_runs_and_nothing_changes<S: Store>(harness: &mut Harness<S>) {
+    let first = harness.start(1).await;
+    let running = harness.job(1).await;
+    assert_eq!(harness.hold(first).await, Written::Applied);
+    assert_eq!(harness.job(1).await, running);
+    harness.finish(first, retried(2)).await;
+    assert_eq!(harness.hold(first).await, Written::Stale);
+    assert_eq!(harness.hold(harness.nth(7, 1)).await, Written::Stale);
+}
+
 pub async fn every_end_is_in_the_history_in_its_order<S: Store>(harness: &mut Harness<S>) {
     harness.spawn_one(new_job(1)).await;
     let due = Due::Now;
@@ -337,6 +476,8 @@ pub async fn every_end_is_in_the_history_in_its_order<S: Store>(harness: &mut Ha
         Outcome::Rescheduled { due },
         retried(2),
         Outcome::Released,
+        Outcome::Interrupted,
+        undecodable(),
         retried(3),
         errored(),
     ];
@@ -353,8 +494,10 @@ pub async fn every_end_is_in_the_history_in_its_order<S: Store>(harness: &mut Ha
         (2, 1, RunEnd::Rescheduled),
         (3, 1, RunEnd::Retried),
         (4, 2, RunEnd::Released),
-        (5, 2, RunEnd::Retried),
-        (6, 3, RunEnd::Errored),
+        (5, 2, RunEnd::Interrupted),
+        (6, 2, RunEnd::Undecodable),
+        (7, 2, RunEnd::Retried),
+        (8, 3, RunEnd::Errored),
     ];
     assert_eq!(told, expected);
 }

@@ -3,7 +3,7 @@
 use job_engine::store::{Outcome, Written};
 
 use crate::conformance::Harness;
-use crate::conformance::fixtures::{LEASE, SECOND, new_job, run};
+use crate::conformance::fixtures::{LEASE, SECOND, new_job};
 use crate::store::Store;
 
 pub async fn a_heartbeat_renews_the_lease_from_the_stores_now<S: Store>(harness: &mut Harness<S>) {
@@ -36,16 +36,16 @@ pub async fn a_stale_heartbeat_changes_nothing<S: Store>(harness: &mut Harness<S
     let running = harness.job(1).await;
     harness.advance(SECOND);
     assert_eq!(harness.heartbeat(first).await, Written::Stale);
-    assert_eq!(harness.heartbeat(run(1, 3)).await, Written::Stale);
+    assert_eq!(harness.heartbeat(harness.nth(1, 3)).await, Written::Stale);
     assert_eq!(harness.job(1).await, running);
     harness.finish(second, Outcome::Completed).await;
     assert_eq!(harness.heartbeat(second).await, Written::Stale);
 }
 
 pub async fn an_unknown_job_has_no_lease<S: Store>(harness: &mut Harness<S>) {
-    assert_eq!(harness.heartbeat(run(1, 1)).await, Written::Stale);
+    assert_eq!(harness.heartbeat(harness.nth(1, 1)).await, Written::Stale);
     harness.spawn_one(new_job(1)).await;
-    assert_eq!(harness.heartbeat(run(1, 0)).await, Written::Stale);
+    assert_eq!(harness.heartbeat(harness.nth(1, 0)).await, Written::Stale);
 }
 
 pub async fn a_lease_that_lapsed_is_renewed_if_nobody_took_the_job_back<S: Store>(
@@ -62,7 +62,7 @@ pub async fn each_run_of_a_heartbeat_is_decided_for_itself<S: Store>(harness: &m
     harness.finish(runs[1], Outcome::Completed).await;
     harness.finish(runs[2], Outcome::Released).await;
     harness.advance(SECOND);
-    let named = vec![runs[3], runs[1], run(9, 1), runs[0], runs[2]];
+    let named = vec![runs[3], runs[1], harness.nth(9, 1), runs[0], runs[2]];
     let expected = [
         Written::Applied,
         Written::Stale,

@@ -8,7 +8,7 @@ use job_engine::store::{Checkpoint, Finish, Heartbeat, NewJob, Outcome, Reclaim,
 use job_engine::{Command, JobType, Payload, Rejection};
 
 use crate::conformance::Harness;
-use crate::conformance::fixtures::{LEASE, id, new_job, new_jobs, policy, quota, run};
+use crate::conformance::fixtures::{LEASE, id, new_job, new_jobs, policy, quota};
 use crate::store::Store;
 
 pub async fn a_job_type_that_is_not_allowed_is_refused_by_every_command<S: Store>(
@@ -90,7 +90,7 @@ pub async fn the_longest_trace_context_is_accepted<S: Store>(harness: &mut Harne
 pub async fn too_many_entries_are_refused<S: Store>(harness: &mut Harness<S>) {
     harness.start(1).await;
     let many = BATCH_LEN_MAX as u128 + 1;
-    let runs = || (1..=many).map(|n| run(n, 1));
+    let runs = || (1..=many).map(|n| harness.nth(n, 1));
     let finishes = runs().map(|run| Finish {
         run,
         outcome: Outcome::Completed,

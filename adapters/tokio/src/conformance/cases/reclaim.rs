@@ -1,5 +1,7 @@
 //! Taking back jobs whose lease ran out.
 
+use std::time::Duration;
+
 use job_engine::history::RunRecord;
 use job_engine::lifecycle::{RunEnd, State};
 use job_engine::store::{
@@ -10,14 +12,14 @@ use job_engine::{Due, ErrorText, Fence, JobType};
 use crate::conformance::Harness;
 use crate::conformance::fixtures::{
     ALICE, HEALTHY_AFTER, LEASE, MAIL, MICROSECOND, PRINT, SECOND, START, error, new_job, policy,
-    quota, run,
+    quota,
 };
 use crate::store::Store;
 
 /// The reclaim of the first run of a job of type mail.
-fn lost(n: u128) -> Reclaimed {
+fn lost<S: Store>(harness: &Harness<S>, n: u128) -> Reclaimed {
     Reclaimed {
-        run: run(n, 1),
+        run: harness.nth(n, 1),
         job_type: MAIL,
         attempt: 1,
         end: RunEnd::Lost,
@@ -60,7 +62,7 @@ pub async fn a_job_is_taken_back_when_its_lease_ends_and_not_before<S: Store>(
     harness.advance(LEASE - MICROSECOND);
     assert_eq!(harness.reclaim().await, []);
     harness.advance(MICROSECOND);
-    assert_eq!(harness.reclaim().await, [lost(1)]);
+    assert_eq!(harness.reclaim().await, [lost(harness, 1)]);
 }
 
 pub async fn a_heartbeat_puts_the_reclaim_off<S: Store>(harness: &mut Harness<S>) {
@@ -71,7 +73,7 @@ pub async fn a_heartbeat_puts_the_reclaim_off<S: Store>(harness: &mut Harness<S>
         assert_eq!(harness.heartbeat(run).await, Written::Applied);
     }
     harness.advance(LEASE);
-    assert_eq!(harness.reclaim().await, [lost(1)]);
+    assert_eq!(harness.reclaim().await, [lost(harness, 1)]);
 }
 
 pub async fn a_job_that_was_taken_back_is_due_at_once_as_the_next_attempt<S: Store>(
@@ -87,6 +89,7 @@ pub async fn a_job_that_was_taken_back_is_due_at_once_as_the_next_attempt<S: Sto
         fence: Fence(1),
         attempt: 1,
         worker: ALICE,
+        claim_seq: 1,
         claimed_at: START,
         ended_at,
         end: RunEnd::Lost,
@@ -214,20 +217,25 @@ pub async fn types_that_are_not_named_do_not_hide_the_others<S: Store>(harness: 
     harness.claim(&claim).await;
     harness.advance(LEASE);
     let reclaimed = harness.reclaim_with(vec![policy(MAIL)], 1).await;
-    assert_eq!(reclaimed, [lost(21)]);
+    assert_eq!(reclaimed, [lost(harness, 21)]);
 }
 
 pub async fn the_smallest_ids_are_taken_back_first<S: Store>(harness: &mut Harness<S>) {
     harness.start_all(5).await;
     // The end of the lease does not decide.
-    harness.heartbeat_for(vec![run(1, 1)], LEASE + SECOND).await;
+    harness
+        .heartbeat_for(vec![harness.nth(1, 1)], LEASE + SECOND)
+        .await;
     harness.advance(LEASE + SECOND);
     let policies = || vec![policy(PRINT), policy(MAIL)];
     let first = harness.reclaim_with(policies(), 3).await;
-    assert_eq!(first, [lost(1), lost(2), lost(3)]);
+    assert_eq!(
+        first,
+        [lost(harness, 1), lost(harness, 2), lost(harness, 3)]
+    );
     assert_eq!(harness.reclaim_with(policies(), 0).await, []);
     let second = harness.reclaim_with(policies(), 3).await;
-    assert_eq!(second, [lost(4), lost(5)]);
+    assert_eq!(second, [lost(harness, 4), lost(harness, 5)]);
     assert_eq!(harness.reclaim_with(policies(), 3).await, []);
 }
 
@@ -238,6 +246,13 @@ pub async fn each_type_has_a_policy_of_its_own<S: Store>(harness: &mut Harness<S
         ..new_job(n)
     });
     harness.spawn(jobs.collect()).await;
+    let fifth = Outcome::Retried {
+        delay: Duration::ZERO,
+        attempt: 5,
+        error: error("no route"),
+    };
+    let run = harness.claim_type(types[2].clone(), 1).await.jobs[0].run;
+    harness.finish(run, fifth).await;
     let quotas = types.iter().cloned().map(|t| quota(t, 1)).collect();
     let claim = harness.new_claim(quotas);
     harness.claim(&claim).await;
@@ -257,6 +272,25 @@ pub async fn each_type_has_a_policy_of_its_own<S: Store>(harness: &mut Harness<S
     assert_eq!(ends, [RunEnd::Lost, RunEnd::Abandoned, RunEnd::Lost]);
     assert_eq!(harness.live(1).await.attempt, 2);
     assert_eq!(harness.live(3).await.attempt, 1);
+}
+
+/// There is nothing that could start again, and one attempt means one.
+pub async fn a_first_attempt_counts_however_long_it_lived<S: Store>(harness: &mut Harness<S>) {
+    harness.spawn_one(new_job(1)).await;
+    let healthy = TypePolicy {
+        healthy_after: LEASE,
+        ..attempts_max(2)
+    };
+    assert_eq!(crash(harness, healthy.clone()).await, RunEnd::Lost);
+    assert_eq!(counts(harness).await, (1, 2));
+    // From the second on they start again.
+    assert_eq!(crash(harness, healthy.clone()).await, RunEnd::Lost);
+    assert_eq!(counts(harness).await, (1, 1));
+    let only_one = TypePolicy {
+        attempts_max: Some(1),
+        ..healthy
+    };
+    assert_eq!(crash(harness, only_one).await, RunEnd::Abandoned);
 }
 
 pub async fn a_reclaim_of_nothing_does_nothing<S: Store>(harness: &mut Harness<S>) {

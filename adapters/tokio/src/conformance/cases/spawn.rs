@@ -38,6 +38,8 @@ pub async fn a_job_that_is_spawned_is_pending_as_its_first_attempt<S: Store>(
         live: Some(Live {
             attempt: 1,
             crashes: 0,
+            interruptions: 0,
+            undecodable_since: None,
             due_at: START.saturating_add(SECOND),
             fence: Fence(0),
             state: None,
@@ -117,7 +119,7 @@ pub async fn a_repeat_of_a_spawn_is_created_even_when_the_job_is_over<S: Store>(
 
 pub async fn a_type_has_one_unique_job_ever<S: Store>(harness: &mut Harness<S>) {
     assert_eq!(harness.spawn_one(unique(1)).await, Spawned::Created);
-    let second = Spawned::DuplicateUniqueType;
+    let second = Spawned::DuplicateUniqueType(id(1));
     assert_eq!(harness.spawn_one(unique(2)).await, second);
     let run = harness.claim_one().await.run;
     assert_eq!(harness.spawn_one(unique(3)).await, second);
@@ -185,7 +187,7 @@ pub async fn one_conflict_does_not_keep_the_rest_of_a_batch_out<S: Store>(
     let expected = [
         Spawned::Created,
         Spawned::DuplicateId,
-        Spawned::DuplicateUniqueType,
+        Spawned::DuplicateUniqueType(id(4)),
         Spawned::Created,
         Spawned::Created,
         Spawned::Created,
@@ -210,7 +212,7 @@ pub async fn the_jobs_of_one_batch_conflict_with_each_other<S: Store>(harness: &
         Spawned::Created,
         Spawned::DuplicateId,
         Spawned::Created,
-        Spawned::DuplicateUniqueType,
+        Spawned::DuplicateUniqueType(id(2)),
     ];
     assert_eq!(harness.spawn(batch).await, expected);
     // The first of them is the job.
@@ -221,7 +223,7 @@ pub async fn the_jobs_of_one_batch_conflict_with_each_other<S: Store>(harness: &
 pub async fn a_conflict_frees_its_id_for_the_rest_of_the_batch<S: Store>(harness: &mut Harness<S>) {
     harness.spawn_one(unique(1)).await;
     let batch = vec![unique(2), new_job(2)];
-    let expected = [Spawned::DuplicateUniqueType, Spawned::Created];
+    let expected = [Spawned::DuplicateUniqueType(id(1)), Spawned::Created];
     assert_eq!(harness.spawn(batch).await, expected);
     assert!(!harness.job(2).await.unique_type);
 }
