@@ -1,4 +1,5 @@
-//! The smallest application: one job type, one job.
+//! The smallest application: one job type, one job, and a worker that runs until it is told
+//! to end.
 
 use std::error::Error;
 
@@ -59,11 +60,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let spawner: JobSpawner<MyConfig> = jobs.add_initializer(MyInitializer);
     jobs.start_poll().await?;
 
-    let id = JobId::new();
-    spawner.spawn(id, MyConfig { value: 42 }).await?;
-    while !jobs.find(id).await?.completed() {
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
-    jobs.shutdown().await?;
+    spawner.spawn(JobId::new(), MyConfig { value: 42 }).await?;
+    // Until SIGTERM or Ctrl-C; then what runs may end, and the rest is put back.
+    jobs.run_until_signal().await?;
     Ok(())
 }

@@ -4,6 +4,8 @@
 
 mod bad_input;
 mod clocks;
+mod deploys;
+mod ends;
 mod engine_purity;
 mod faults;
 mod json_schema;
@@ -17,3 +19,4 @@ mod stores;
 mod support;
 mod testing;
 mod tracing;
+mod unreadable;

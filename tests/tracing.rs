@@ -1,15 +1,64 @@
-//! The spans and fields that operators alert on.
+//! The spans, fields and events that operators alert on.
 
+use std::fmt::Debug;
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use job::{JobCompletion, JobId, JobSvcConfig, Jobs, RetrySettings};
-use opentelemetry::trace::TracerProvider;
+use job::{
+    Backend, JobCompletion, JobId, JobSpawner, JobSvcConfig, Jobs, Memory, Postgres, RetrySettings,
+    RunTraces, Sqlite,
+};
+use opentelemetry::Context;
+use opentelemetry::trace::{
+    SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState, TracerProvider,
+};
 use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider, SpanData};
 use serde_json::Value;
 use tracing::Instrument;
-use tracing_subscriber::layer::SubscriberExt;
+use tracing::field::{Field, Visit};
+use tracing_opentelemetry::OpenTelemetrySpanExt;
+use tracing_subscriber::layer::{Layer, SubscriberExt};
 
-use crate::support::{TestInitializer, ended};
+use crate::support::{TestBackend, TestInitializer, ended};
+
+/// The spans of all tests, since the subscriber is that of the whole process.
+fn exporter() -> &'static InMemorySpanExporter {
+    static EXPORTER: OnceLock<(InMemorySpanExporter, SdkTracerProvider)> = OnceLock::new();
+    let (exporter, _provider) = EXPORTER.get_or_init(|| {
+        let exporter = InMemorySpanExporter::default();
+        let provider = SdkTracerProvider::builder()
+            .with_simple_exporter(exporter.clone())
+            .build();
+        let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
+        let subscriber = tracing_subscriber::registry().with(layer);
+        tracing::subscriber::set_global_default(subscriber).expect("no other test sets one");
+        (exporter, provider)
+    });
+    exporter
+}
+
+/// The finished spans of this name that are about this job.
+fn spans_of(name: &str, id: JobId) -> Vec<SpanData> {
+    let id = Some(id.to_string());
+    let spans = exporter().get_finished_spans().unwrap().into_iter();
+    spans
+        .filter(|span| span.name == name && field(span, "job_id") == id)
+        .collect()
+}
+
+/// A type whose jobs run twice: they reschedule themselves once.
+fn twice() -> TestInitializer<Memory> {
+    TestInitializer::new("again", |mut job, _| async move {
+        match job.execution_state::<bool>() {
+            Ok(None) => {
+                let kept = job.update_execution_state(true).await;
+                kept.map_err(|error| error.to_string())?;
+                Ok(JobCompletion::RescheduleNow)
+            }
+            _ => Ok(JobCompletion::Complete),
+        }
+    })
+}
 
 fn field(span: &SpanData, name: &str) -> Option<String> {
     let fields = &mut span.attributes.iter();
@@ -17,17 +66,9 @@ fn field(span: &SpanData, name: &str) -> Option<String> {
     Some(field.value.to_string())
 }
 
-/// One test, since the subscriber is that of the whole process.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn spans_have_their_names_fields_and_parents() {
-    let exporter = InMemorySpanExporter::default();
-    let provider = SdkTracerProvider::builder()
-        .with_simple_exporter(exporter.clone())
-        .build();
-    let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
-    let subscriber = tracing_subscriber::registry().with(layer);
-    tracing::subscriber::set_global_default(subscriber).expect("no other test sets one");
-
+async fn spans_have_their_names_and_fields() {
+    let exporter = exporter();
     let mut jobs = Jobs::init(JobSvcConfig::memory().build().unwrap())
         .await
         .unwrap();
@@ -40,32 +81,14 @@ async fn spans_have_their_names_fields_and_parents() {
     };
     let initializer = TestInitializer::new("flaky", |_, _| async { Err("no route".to_owned()) });
     let flaky = jobs.add_initializer(initializer.retry(retry));
-    let initializer = TestInitializer::new("again", |job, _| async move {
-        match job.execution_state::<bool>() {
-            Ok(None) => {
-                let mut job = job;
-                job.update_execution_state(true)
-                    .await
-                    .map_err(|error| error.to_string())?;
-                Ok(JobCompletion::RescheduleNow)
-            }
-            _ => Ok(JobCompletion::Complete),
-        }
-    });
-    let again = jobs.add_initializer(initializer);
+    let again = jobs.add_initializer(twice());
     jobs.start_poll().await.unwrap();
     let (failing, good) = (JobId::new(), JobId::new());
     flaky.spawn(failing, Value::Null).await.unwrap();
-    let request = tracing::info_span!("request");
-    again
-        .spawn(good, Value::Null)
-        .instrument(request)
-        .await
-        .unwrap();
+    again.spawn(good, Value::Null).await.unwrap();
     ended(&jobs, failing).await;
     ended(&jobs, good).await;
     jobs.shutdown().await.unwrap();
-    provider.force_flush().unwrap();
 
     let spans = exporter.get_finished_spans().unwrap();
     let named = |name: &str| spans.iter().filter(|s| s.name == name).collect::<Vec<_>>();
@@ -113,13 +136,188 @@ async fn spans_have_their_names_fields_and_parents() {
         conclusions,
         [Some("RescheduleNow".into()), Some("Complete".into())]
     );
+}
 
-    // The trace of the request goes on in the runs.
-    let request = named("request")[0].span_context.clone();
-    let spawn = of("job_spawner.spawn", good)[0];
-    assert_eq!(spawn.parent_span_id, request.span_id());
-    for run in of("job.execute_job", good) {
-        assert_eq!(run.span_context.trace_id(), request.trace_id());
-        assert_eq!(run.parent_span_id, spawn.span_context.span_id());
+async fn service(run_traces: Option<RunTraces>) -> (Jobs<Memory>, JobSpawner<Value, Memory>) {
+    let mut config = JobSvcConfig::memory();
+    if let Some(run_traces) = run_traces {
+        config = config.run_traces(run_traces);
+    }
+    let mut jobs = Jobs::init(config.build().unwrap()).await.unwrap();
+    let spawner = jobs.add_initializer(twice());
+    jobs.start_poll().await.unwrap();
+    (jobs, spawner)
+}
+
+/// What the spawn of its job is for a run.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Spawn {
+    Parent,
+    Link,
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_first_run_is_in_the_trace_of_its_spawn_and_later_ones_link_to_it() {
+    exporter();
+    for (run_traces, expected) in [
+        (None, [Spawn::Parent, Spawn::Link]),
+        (Some(RunTraces::Auto), [Spawn::Parent, Spawn::Link]),
+        (Some(RunTraces::ChildOfSpawn), [Spawn::Parent; 2]),
+        (Some(RunTraces::Linked), [Spawn::Link; 2]),
+    ] {
+        let (jobs, spawner) = service(run_traces).await;
+        let id = JobId::new();
+        let request = tracing::info_span!("request");
+        let spawned = spawner.spawn(id, Value::Null).instrument(request);
+        spawned.await.unwrap();
+        ended(&jobs, id).await;
+        jobs.shutdown().await.unwrap();
+        let spawn = &spans_of("job_spawner.spawn", id)[0].span_context;
+        let runs = spans_of("job.execute_job", id);
+        let seen: Vec<_> = runs.iter().map(|run| relation(run, spawn)).collect();
+        assert_eq!(seen, expected, "{run_traces:?}");
+    }
+}
+
+fn relation(run: &SpanData, spawn: &SpanContext) -> Spawn {
+    let same_trace = run.span_context.trace_id() == spawn.trace_id();
+    let links: Vec<_> = run.links.iter().map(|l| l.span_context.span_id()).collect();
+    if same_trace {
+        assert_eq!(run.parent_span_id, spawn.span_id());
+        assert_eq!(links, []);
+        Spawn::Parent
+    } else {
+        assert_eq!(run.parent_span_id, SpanId::INVALID, "it is a root");
+        assert_eq!(links, [spawn.span_id()]);
+        Spawn::Link
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_trace_state_of_the_caller_goes_on_in_the_run() {
+    exporter();
+    let (jobs, spawner) = service(None).await;
+    let caller = SpanContext::new(
+        TraceId::from(0xaaaa_u128),
+        SpanId::from(0xbbbb_u64),
+        TraceFlags::SAMPLED,
+        true,
+        TraceState::from_key_value([("vendor", "p:8"), ("other", "x")]).unwrap(),
+    );
+    let request = tracing::info_span!("request");
+    let parent = Context::new().with_remote_span_context(caller);
+    request.set_parent(parent).unwrap();
+    let id = JobId::new();
+    let spawned = spawner.spawn(id, Value::Null).instrument(request);
+    spawned.await.unwrap();
+    ended(&jobs, id).await;
+    jobs.shutdown().await.unwrap();
+    let runs = spans_of("job.execute_job", id);
+    assert_eq!(runs[0].span_context.trace_id(), TraceId::from(0xaaaa_u128));
+    let states = [
+        runs[0].span_context.trace_state(),
+        runs[1].links[0].span_context.trace_state(),
+    ];
+    for state in states {
+        assert_eq!(state.header(), "vendor=p:8,other=x");
+    }
+}
+
+/// Keeps what the events at the start of a worker say.
+#[derive(Clone, Default)]
+struct Starts(Arc<Mutex<Vec<String>>>);
+
+impl<S: tracing::Subscriber> Layer<S> for Starts {
+    fn on_event(&self, event: &tracing::Event<'_>, _: tracing_subscriber::layer::Context<'_, S>) {
+        let mut text = Text(format!("{} ", event.metadata().level()));
+        event.record(&mut text);
+        if text.0.contains("polling for jobs") {
+            self.0.lock().unwrap().push(text.0);
+        }
+    }
+}
+
+struct Text(String);
+
+impl Visit for Text {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        self.0.push_str(&format!("{}={value:?} ", field.name()));
+    }
+}
+
+/// What is said when a worker of this service starts.
+async fn said_at_start<B: Backend>(config: JobSvcConfig<B>) -> String {
+    let starts = Starts::default();
+    let subscriber = tracing_subscriber::registry().with(starts.clone());
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let mut jobs = Jobs::init(config).await.unwrap();
+    jobs.add_initializer(TestInitializer::completing("mail"));
+    jobs.add_initializer(TestInitializer::completing("report"));
+    jobs.start_poll().await.unwrap();
+    jobs.shutdown().await.unwrap();
+    let said = starts.0.lock().unwrap();
+    assert_eq!(said.len(), 1, "{said:?}");
+    said[0].clone()
+}
+
+fn assert_says(said: &str, what: &[&str]) {
+    for what in what {
+        assert!(said.contains(what), "{what} is not in {said}");
+    }
+}
+
+#[tokio::test]
+async fn one_event_says_where_and_how_a_worker_starts_and_no_secret() {
+    let said = said_at_start(JobSvcConfig::memory().build().unwrap()).await;
+    let version = format!("version={:?}", env!("CARGO_PKG_VERSION"));
+    assert_says(
+        &said,
+        &[
+            "INFO",
+            &version,
+            r#"backend="memory""#,
+            r#"types="mail, report""#,
+            "max_jobs_per_process=50",
+            "listens=true",
+            "poll_interval=15s",
+        ],
+    );
+    assert!(
+        !said.contains("schema") && !said.contains("pool_size"),
+        "{said}"
+    );
+
+    let place = Sqlite::place().await;
+    let said = said_at_start(Sqlite::on(&place).build().unwrap()).await;
+    assert_says(
+        &said,
+        &[r#"backend="sqlite""#, "listens=true", "pool_size="],
+    );
+
+    let place = Postgres::place().await;
+    let url = place.url();
+    let (user, host) = url
+        .rsplit_once('@')
+        .expect("the URL of the server has a user");
+    let url = match user.matches(':').count() {
+        // Where everybody is trusted, it is sent and not looked at.
+        1 => format!("{user}:hunter2@{host}"),
+        _ => url.clone(),
+    };
+    let config = JobSvcConfig::builder().pg_con(&url).max_connections(7);
+    let config = config.schema("ops").poll_only(true);
+    let said = said_at_start(config.build().unwrap()).await;
+    assert_says(
+        &said,
+        &[
+            r#"backend="postgres""#,
+            r#"schema="ops""#,
+            "listens=false",
+            "poll_interval=1s",
+            "pool_size=7",
+        ],
+    );
+    for secret in ["hunter2", host, "postgres://"] {
+        assert!(!said.contains(secret), "{secret} is in {said}");
     }
 }

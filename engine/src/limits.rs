@@ -10,8 +10,9 @@ pub const PAYLOAD_LEN_MAX: usize = 64 * 1024 * 1024;
 /// Bytes of an error that the history keeps: 16 KiB; the rest is cut off.
 pub const ERROR_LEN_MAX: usize = 16 * 1024;
 
-/// Bytes of a stored trace context. A W3C `traceparent` has 55.
-pub const TRACE_LEN_MAX: usize = 512;
+/// Bytes of a stored trace context. A W3C `traceparent` has 55, and a `tracestate` beside it
+/// at least the 512 that everybody should pass on.
+pub const TRACE_LEN_MAX: usize = 1_024;
 
 /// Entries in one command: jobs to spawn, to finish, to claim in all.
 /// It bounds how long one transaction holds its locks.

@@ -224,6 +224,8 @@ bugs! {
         "a run for which no runner can be made is rescheduled instead of failed";
     StaleCheckpointHidden, "stale_checkpoint_hidden", Driver, Some(14),
         "a runner is not told that its checkpoint came too late";
+    PanicEndsDriver, "panic_ends_driver", Driver, Some(7),
+        "a run that panicked ends its driver, and nobody hears of it";
 }
 
 /// Where a bug is: what a simulation must contain to meet it.

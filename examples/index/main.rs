@@ -136,7 +136,7 @@ async fn index<B: Results>(
     jobs.start_poll().await?;
     let finished = tokio::select! {
         finished = watch::<B>(jobs.pool(), &ids, before) => { finished?; true }
-        _ = tokio::signal::ctrl_c() => false,
+        stopped = jobs.run_until_signal() => { stopped?; false }
     };
     jobs.shutdown().await?;
     if !finished {

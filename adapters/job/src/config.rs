@@ -5,6 +5,7 @@ use std::time::Duration;
 use job_tokio::{Clock, ClockHandle};
 use serde::{Deserialize, Serialize};
 
+use crate::RunTraces;
 use crate::backend::{Backend, DefaultBackend, Memory};
 
 /// How often a worker looks for due jobs while it also hears of them: a
@@ -32,7 +33,8 @@ pub struct JobPollerConfig {
     /// `max_jobs_per_process`. Default 30.
     pub min_jobs_per_process: usize,
     /// How long a shutdown waits for running jobs before it aborts them and puts
-    /// them back. Default 5 s.
+    /// them back. Default 5 s. What a runner started in `spawn_blocking` or in a task of its
+    /// own goes on all the same, while its job runs elsewhere: see [`RunGuard`](crate::RunGuard).
     #[serde(with = "seconds")]
     pub shutdown_timeout: Duration,
 }
@@ -56,6 +58,7 @@ pub struct JobSvcConfig<B: Backend = DefaultBackend> {
     pub(crate) poll_interval: Duration,
     pub(crate) poll_interval_deaf: Duration,
     pub(crate) seed: Option<[u8; 32]>,
+    pub(crate) run_traces: RunTraces,
     /// How the worker behaves.
     pub poller_config: JobPollerConfig,
     /// What time it is.
@@ -72,6 +75,7 @@ pub struct JobSvcConfigBuilder<B: Backend = DefaultBackend> {
     poll_interval_deaf: Option<Duration>,
     clock: Option<ClockHandle>,
     seed: Option<[u8; 32]>,
+    run_traces: RunTraces,
 }
 
 impl<B: Backend> JobSvcConfigBuilder<B> {
@@ -83,6 +87,7 @@ impl<B: Backend> JobSvcConfigBuilder<B> {
             poll_interval_deaf: None,
             clock: None,
             seed: None,
+            run_traces: RunTraces::default(),
         }
     }
 
@@ -140,6 +145,13 @@ impl<B: Backend> JobSvcConfigBuilder<B> {
         self
     }
 
+    /// How the traces of runs hang together with those in which their jobs were spawned.
+    /// Default [`RunTraces::Auto`]. For the feature `opentelemetry`.
+    pub fn run_traces(mut self, run_traces: RunTraces) -> Self {
+        self.run_traces = run_traces;
+        self
+    }
+
     /// Checks what was gathered.
     ///
     /// # Errors
@@ -156,6 +168,7 @@ impl<B: Backend> JobSvcConfigBuilder<B> {
                 .unwrap_or(POLL_INTERVAL_DEAF),
             poller_config: self.poller_config,
             seed: self.seed,
+            run_traces: self.run_traces,
             clock: self.clock.unwrap_or_else(|| Clock::handle().clone()),
         })
     }

@@ -15,6 +15,7 @@ use tokio::time::timeout;
 use crate::backend::{AtomicWrite, Backend};
 use crate::error::JobError;
 use crate::record::Record;
+use crate::trace::RunTraces;
 
 /// How long one call of the store may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -34,6 +35,7 @@ pub(crate) struct Core<B: Backend> {
     entropy: Entropy,
     spawns: AtomicU64,
     record: Record,
+    run_traces: RunTraces,
 }
 
 impl<B: Backend> Core<B> {
@@ -43,6 +45,7 @@ impl<B: Backend> Core<B> {
         pool: B::Pool,
         clock: ClockHandle,
         entropy: Entropy,
+        run_traces: RunTraces,
     ) -> Self {
         let worker = entropy.worker_id();
         Self {
@@ -56,6 +59,7 @@ impl<B: Backend> Core<B> {
             entropy,
             spawns: AtomicU64::new(0),
             record: Record::default(),
+            run_traces,
         }
     }
 
@@ -82,6 +86,11 @@ impl<B: Backend> Core<B> {
     /// The identity of this process, under which it claims once it polls.
     pub(crate) fn worker(&self) -> WorkerId {
         self.worker
+    }
+
+    /// How the traces of runs hang together with those of their spawns.
+    pub(crate) fn run_traces(&self) -> RunTraces {
+        self.run_traces
     }
 
     /// What was asked for.

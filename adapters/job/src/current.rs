@@ -13,7 +13,8 @@ use serde::de::DeserializeOwned;
 use crate::backend::{AtomicWrite, Backend, CallerTransaction, DefaultBackend};
 use crate::core::Core;
 use crate::error::JobError;
-use crate::{JobId, JobType};
+use crate::hold::RunGuard;
+use crate::{JobId, JobType, readable};
 
 /// How often a transaction is begun whose first statement fails.
 const BEGINS_MAX: u32 = 5;
@@ -92,7 +93,9 @@ impl<B: Backend> CurrentJob<B> {
     /// # Errors
     ///
     /// [`JobError::LeaseLost`] if another worker may run the job by now;
-    /// [`JobError::SerializeState`], or an error of the store.
+    /// [`JobError::SerializeState`] if it has no JSON, or none that could be read again
+    /// (a number in it is infinite or NaN, or it is nested more than 127 deep); or an error
+    /// of the store.
     pub async fn update_execution_state<T: Serialize>(
         &mut self,
         execution_state: T,
@@ -199,8 +202,15 @@ impl<B: Backend> CurrentJob<B> {
         self.signal.reason() == Some(StopReason::LeaseLost)
     }
 
+    /// Says that the run has not ended while the guard lives, whatever becomes of the
+    /// future of its runner: for work that goes on in [`tokio::task::spawn_blocking`] or
+    /// in a task of its own. [`RunGuard`] has an example.
+    pub fn hold(&self) -> RunGuard {
+        RunGuard::new(&self.signal)
+    }
+
     fn payload<T: Serialize>(&self, state: &T) -> Result<Payload, JobError> {
-        let json = serde_json::to_string(state).map_err(|source| JobError::SerializeState {
+        let json = readable::to_json(state).map_err(|source| JobError::SerializeState {
             job: self.id,
             source,
         })?;

@@ -1,6 +1,7 @@
 //! What can go wrong, one variant for each thing that a caller can act on.
 
 use job_engine::{Rejection, StoreError};
+use job_tokio::WorkerEnded;
 use thiserror::Error;
 
 use crate::{JobId, JobType};
@@ -64,7 +65,7 @@ pub enum JobError {
         /// What the runner returned.
         source: UserError,
     },
-    /// A config could not be turned into JSON.
+    /// A config has no JSON, or none that could be read again.
     #[error("the config of a job of type `{job_type}` cannot be serialized: {source}")]
     SerializeConfig {
         /// The type.
@@ -72,7 +73,7 @@ pub enum JobError {
         /// Why.
         source: serde_json::Error,
     },
-    /// An execution state could not be turned into JSON.
+    /// An execution state has no JSON, or none that could be read again.
     #[error("the execution state of the job {job} cannot be serialized: {source}")]
     SerializeState {
         /// The job.
@@ -87,6 +88,14 @@ pub enum JobError {
     /// There is no job with this id.
     #[error("there is no job with the id {0}")]
     NotFound(JobId),
+    /// The worker has ended though nobody asked it to: it runs no jobs any more, while
+    /// spawns go on. What it ran is run again when the leases run out.
+    #[error(
+        "the worker of this service ended by itself: {0}; its jobs run again elsewhere when \
+         their leases run out; to run jobs here, restart the process, or open another service \
+         on a runtime that lives as long as the service"
+    )]
+    WorkerEnded(#[source] WorkerEnded),
 }
 
 impl From<StoreError> for JobError {

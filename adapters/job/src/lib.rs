@@ -23,7 +23,8 @@
 //! 2. [`Jobs::add_initializer`] registers a type and returns its spawner.
 //! 3. [`Jobs::start_poll`] starts to run what is due.
 //! 4. Spawners create jobs, from anywhere.
-//! 5. [`Jobs::shutdown`] lets the running jobs end and puts the others back.
+//! 5. [`Jobs::run_until_signal`] waits until the process is told to end. Then, as
+//!    [`Jobs::shutdown`], it lets the running jobs end and puts the others back.
 //!
 //! # Example
 //!
@@ -107,7 +108,7 @@
 //! - `postgres` (default): the Postgres backend.
 //! - `sqlite`: the SQLite backend.
 //! - `opentelemetry` (default): the trace context of a spawn becomes the parent
-//!   of its runs.
+//!   of its first run, and each later one links to it ([`RunTraces`]).
 //! - `es-entity`: runners can complete with an `es_entity::DbOp`.
 //! - `json-schema`: JSON schemas of the event types.
 //! - `testing`: [`testing`], for tests of applications.
@@ -126,17 +127,21 @@ mod config;
 mod core;
 mod current;
 pub mod error;
+mod hold;
 mod id;
 mod job;
 mod job_type;
 #[cfg(feature = "postgres")]
 mod migrate;
+mod readable;
 mod record;
 mod registry;
 mod runner;
 mod service;
+mod signals;
 mod spawner;
 mod spec;
+mod start;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod trace;
@@ -149,6 +154,7 @@ pub use backend::{Backend, Memory};
 pub use config::{JobPollerConfig, JobSvcConfig, JobSvcConfigBuilder};
 pub use current::CurrentJob;
 pub use error::JobError;
+pub use hold::RunGuard;
 pub use id::JobId;
 #[cfg(feature = "sim")]
 #[doc(hidden)]
@@ -157,6 +163,7 @@ pub use job::{Job, JobEvent, JobEventKind, JobState};
 pub use job_engine::RetrySettings;
 pub use job_tokio::{
     ArtificialClockConfig, ArtificialMode, Clock, ClockController, ClockHandle, ClockId,
+    WorkerEnded,
 };
 pub use job_type::JobType;
 #[cfg(feature = "postgres")]
@@ -167,6 +174,7 @@ pub use runner::{
 pub use service::Jobs;
 pub use spawner::JobSpawner;
 pub use spec::JobSpec;
+pub use trace::RunTraces;
 
 /// The quick start of the README, compiled.
 #[cfg(all(doctest, feature = "postgres"))]

@@ -11,15 +11,17 @@ use job_engine::lifecycle::RunEnd;
 use job_engine::planted::{Bug, planted};
 use job_engine::store::{ClaimedJob, Finish, Outcome, Written};
 use job_engine::worker::{Ended, TypeConfig};
-use job_engine::{Command, Due, ErrorText, Reply, Run};
+use job_engine::{Command, Due, ErrorText, Reply, Run, WorkerId};
 use job_tokio::fault::fault_point;
+use job_tokio::guarded::{guarded, traced};
 use job_tokio::{RunJob, StopSignal, to_timestamp};
 use tokio::time::timeout;
-use tracing::{Instrument, Span, field, info_span};
+use tracing::{Span, field, info_span};
 
 use crate::backend::{Backend, CallerTransaction};
 use crate::core::Core;
 use crate::error::{JobError, chain};
+use crate::trace::Relation;
 use crate::{
     CurrentJob, Job, JobCompletion, JobInitializer, JobRunner, JobSpawner, JobType, RetrySettings,
     trace,
@@ -144,23 +146,59 @@ impl<B: Backend> RunJob for Runners<B> {
         signal: StopSignal,
     ) -> impl Future<Output = Ended> + Send + 'static {
         let inner = Arc::clone(&self.inner);
+        // Made within the run, as is whatever may panic.
+        async move {
+            let span = inner.span(&job);
+            traced(|| span.make(), inner.run(job, signal)).await
+        }
+    }
+}
+
+/// What the span of a run is made of.
+struct RunSpan {
+    run: Run,
+    job_type: job_engine::JobType,
+    attempt: u32,
+    worker: WorkerId,
+    /// The trace context of the spawn.
+    of_spawn: Option<String>,
+    relation: Relation,
+}
+
+impl RunSpan {
+    fn make(&self) -> Span {
         let span = info_span!(
+            parent: None,
             "job.execute_job",
-            job_id = %job.run.job,
-            job_type = %job.job_type,
-            attempt = job.attempt,
-            poller_id = %inner.core.worker(),
+            job_id = %self.run.job,
+            job_type = %self.job_type,
+            attempt = self.attempt,
+            poller_id = %self.worker,
             conclusion = field::Empty,
             error = field::Empty,
             error.message = field::Empty,
             error.level = field::Empty,
         );
-        trace::set_parent(&span, job.trace.as_deref());
-        async move { inner.run(job, signal).await }.instrument(span)
+        // By itself, so that the span is not lost with it.
+        guarded(|| trace::relate(&span, self.of_spawn.as_deref(), self.relation));
+        span
     }
 }
 
 impl<B: Backend> Inner<B> {
+    fn span(&self, job: &ClaimedJob) -> RunSpan {
+        let now = self.core.clock().timestamp();
+        let age = now.saturating_since(job.spawned_at);
+        RunSpan {
+            run: job.run,
+            job_type: job.job_type.clone(),
+            attempt: job.attempt,
+            worker: self.core.worker(),
+            of_spawn: job.trace.clone(),
+            relation: self.core.run_traces().of_run(job.run.fence, age),
+        }
+    }
+
     async fn run(&self, job: ClaimedJob, signal: StopSignal) -> Ended {
         let (run, attempt) = (job.run, job.attempt);
         let job_type = JobType::from(job.job_type.clone());
@@ -209,7 +247,9 @@ pub(crate) async fn conclude<B: Backend>(
     completion: JobCompletion<B>,
 ) -> Ended {
     use JobCompletion as C;
-    Span::current().record("conclusion", completion.name());
+    guarded(|| {
+        Span::current().record("conclusion", completion.name());
+    });
     // Boxed, so that runs which end without a transaction need no room for one.
     match completion {
         C::Complete => Ended::Completed,
@@ -289,12 +329,15 @@ pub(crate) async fn perform<B: Backend>(
     let job_type = JobType::from(job.job_type.clone());
     let seen = Job::from_claim(&job, core.clock().timestamp());
     let runner = init.init_runner(core, &seen)?;
-    let current = CurrentJob::new(Arc::clone(core), job, signal);
+    let current = CurrentJob::new(Arc::clone(core), job, signal.clone());
     let result = runner.run(current).await;
-    result.map_err(|error| JobError::RunnerFailed {
+    let result = result.map_err(|error| JobError::RunnerFailed {
         job_type,
         source: chain(&*error).into(),
-    })
+    });
+    // Before its end is recorded, in a transaction of the runner's in particular.
+    signal.let_go().await;
+    result
 }
 
 fn record_failure(retry: &RetrySettings, attempt: u32, message: &str) {
@@ -304,11 +347,13 @@ fn record_failure(retry: &RetrySettings, attempt: u32, message: &str) {
     } else {
         "ERROR"
     };
-    Span::current()
-        .record("conclusion", "Error")
-        .record("error", true)
-        .record("error.message", message)
-        .record("error.level", level);
+    guarded(|| {
+        Span::current()
+            .record("conclusion", "Error")
+            .record("error", true)
+            .record("error.message", message)
+            .record("error.level", level);
+    });
 }
 
 fn due_at(at: DateTime<Utc>) -> Due {

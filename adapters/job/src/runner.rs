@@ -78,6 +78,11 @@ pub trait JobRunner<B: Backend = DefaultBackend>: Send + Sync + 'static {
     /// and, if its lease was lost, at the same time as elsewhere. What it does
     /// exactly once, it does in the transaction that it completes with.
     ///
+    /// It is aborted by dropping its future, `shutdown_timeout` after it was asked to end.
+    /// Work that it has started in `spawn_blocking` or in a task of its own goes on then,
+    /// beside the next run of the job, unless it holds this one with a
+    /// [`RunGuard`](crate::RunGuard).
+    ///
     /// # Errors
     ///
     /// Any; the job is tried again as its type's [`RetrySettings`] say. A panic

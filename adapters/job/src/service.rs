@@ -1,17 +1,26 @@
 //! The service: registration, polling, shutdown.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use job_engine::worker::{TypeConfig, WorkerConfig};
 use job_engine::{Command, Entropy, Reply};
+use job_tokio::guarded::{guarded, traced};
 use job_tokio::{ClockHandle, DriverConfig, DriverHandle};
+use tokio::time::timeout;
 use tracing::instrument;
 
 use crate::backend::{Backend, DefaultBackend};
 use crate::core::{Core, wrong_reply};
 use crate::error::JobError;
 use crate::registry::{Registry, Runners};
+use crate::signals::Signals;
+use crate::start::Start;
 use crate::{Job, JobId, JobInitializer, JobPollerConfig, JobSpawner, JobSvcConfig};
+
+/// How long the store of a worker that has ended by itself may take to let go of what it
+/// holds.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 const REGISTRY_CONSUMED: &str = "Registry has been consumed by executor";
 
@@ -31,8 +40,8 @@ pub struct Jobs<B: Backend = DefaultBackend> {
 #[derive(Clone)]
 struct Settings {
     poller_config: JobPollerConfig,
-    poll_interval: std::time::Duration,
-    poll_interval_deaf: std::time::Duration,
+    poll_interval: Duration,
+    poll_interval_deaf: Duration,
 }
 
 impl<B: Backend> Jobs<B> {
@@ -57,7 +66,13 @@ impl<B: Backend> Jobs<B> {
             None => seed_of_the_system()?,
         });
         Ok(Self {
-            core: Arc::new(Core::new(store, pool, config.clock, entropy.clone())),
+            core: Arc::new(Core::new(
+                store,
+                pool,
+                config.clock,
+                entropy.clone(),
+                config.run_traces,
+            )),
             registry: Arc::new(Mutex::new(Some(Registry::new()))),
             settings: Settings {
                 poller_config: config.poller_config,
@@ -186,6 +201,7 @@ impl<B: Backend> Jobs<B> {
     pub async fn start_poll(&mut self) -> Result<(), JobError> {
         let registry = self.take_registry()?;
         let worker = self.worker_config(registry.type_configs());
+        let start = Start::of(&self.core, &worker);
         let runners = Runners::new(Arc::clone(&self.core), registry);
         self.driver = Some(Arc::new(DriverHandle::start(DriverConfig {
             store: self.core.store().clone(),
@@ -196,6 +212,7 @@ impl<B: Backend> Jobs<B> {
             wakes: self.core.wakes().clone(),
             announcer: self.core.announcer().clone(),
         })));
+        start.tell();
         Ok(())
     }
 
@@ -233,15 +250,80 @@ impl<B: Backend> Jobs<B> {
     ///
     /// # Errors
     ///
-    /// None at present. What could not be put back because the store is away is
-    /// run again when its lease has run out.
-    #[instrument(name = "job.shutdown", skip(self), err)]
+    /// [`JobError::WorkerEnded`] if there is nothing to shut down because the worker ended
+    /// by itself, most likely with its runtime; each time again. What could not be put back
+    /// because the store is away is no error: it is run again when its lease has run out.
     pub async fn shutdown(&self) -> Result<(), JobError> {
-        if let Some(driver) = &self.driver {
-            driver.shutdown().await;
-            B::close(self.core.store()).await;
+        let Some(driver) = &self.driver else {
+            return Ok(());
+        };
+        let span = || tracing::info_span!("job.shutdown");
+        let shut_down = traced(span, async {
+            let ended = driver.shutdown().await;
+            let close = B::close(self.core.store());
+            match ended {
+                Ok(()) => close.await,
+                // What it waits for may have gone with the worker.
+                Err(_) => drop(timeout(CLOSE_TIMEOUT, close).await),
+            }
+            ended
+        });
+        shut_down.await.map_err(JobError::WorkerEnded)
+    }
+
+    /// Waits until the process is told to end, by SIGTERM, as orchestrators send it, or by
+    /// SIGINT, Ctrl-C; then shuts down as [`Jobs::shutdown`]. On systems other than Unix, by
+    /// Ctrl-C. It shuts down as well when the worker ends in another way: another
+    /// clone was shut down, or it ended by itself.
+    ///
+    /// A second signal during the shutdown ends the process at once, with the exit code
+    /// that shells give to what the signal ends: 143 for SIGTERM, 130 for SIGINT.
+    ///
+    /// Call it after [`Jobs::start_poll`]. From the first call on, and also after it has
+    /// returned or was dropped, these signals do no more by themselves: without
+    /// anybody who waits for them, they are lost. Give an orchestrator a grace period of at
+    /// least `shutdown_timeout` and 5 s.
+    ///
+    /// # Errors
+    ///
+    /// [`JobError::Config`] if [`Jobs::start_poll`] was not called, or signals cannot be
+    /// waited for; otherwise as [`Jobs::shutdown`].
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime, and in one without I/O (`enable_all` or `enable_io`).
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # async fn example(mut jobs: job::Jobs) -> Result<(), job::JobError> {
+    /// jobs.start_poll().await?;
+    /// jobs.run_until_signal().await
+    /// # }
+    /// ```
+    pub async fn run_until_signal(&self) -> Result<(), JobError> {
+        let Some(driver) = &self.driver else {
+            let text = "no worker was started to run until a signal; call start_poll first";
+            return Err(JobError::Config(text.to_owned()));
+        };
+        let mut signals = Signals::new().map_err(|error| {
+            JobError::Config(format!("the signals of the process cannot be had: {error}"))
+        })?;
+        tokio::select! {
+            biased;
+            _ = driver.ended() => {}
+            signal = signals.next() => {
+                guarded(|| tracing::info!(signal = signal.name(), "told to end"));
+            }
         }
-        Ok(())
+        tokio::select! {
+            biased;
+            done = self.shutdown() => done,
+            signal = signals.next() => {
+                guarded(|| tracing::warn!(signal = signal.name(), "told to end at once"));
+                std::process::exit(signal.exit_code())
+            }
+        }
     }
 
     /// Ends the worker as a crash of the process would; for simulations.

@@ -15,7 +15,7 @@ use tracing::instrument;
 use crate::backend::{AtomicWrite, Backend, DefaultBackend};
 use crate::core::{Core, wrong_reply};
 use crate::error::JobError;
-use crate::{Job, JobId, JobSpec, JobState, JobType, trace};
+use crate::{Job, JobId, JobSpec, JobState, JobType, readable, trace};
 
 /// Creates jobs of the type whose initializer it came from
 /// ([`Jobs::add_initializer`](crate::Jobs::add_initializer)).
@@ -51,8 +51,9 @@ impl<Config: Serialize + Send + Sync, B: Backend> JobSpawner<Config, B> {
     /// # Errors
     ///
     /// [`JobError::DuplicateId`] if another job has the id; it is left as it
-    /// is. Otherwise a config that cannot be serialized, or an error of the
-    /// store.
+    /// is. [`JobError::SerializeConfig`] if the config has no JSON, or none that a runner
+    /// could read (a number in it is infinite or NaN, or it is nested more than 127 deep).
+    /// Otherwise an error of the store.
     pub async fn spawn(&self, id: impl Into<JobId>, config: Config) -> Result<Job, JobError> {
         self.spawn_due(id.into(), config, Due::Now).await
     }
@@ -316,7 +317,7 @@ impl<Config: Serialize + Send + Sync, B: Backend> JobSpawner<Config, B> {
         due: Due,
         unique_type: bool,
     ) -> Result<NewJob, JobError> {
-        let json = serde_json::to_string(config).map_err(|source| JobError::SerializeConfig {
+        let json = readable::to_json(config).map_err(|source| JobError::SerializeConfig {
             job_type: self.job_type.clone(),
             source,
         })?;

@@ -204,6 +204,11 @@ impl PostgresStore {
         &self.inner.pool
     }
 
+    /// How it uses its database.
+    pub fn options(&self) -> &StoreOptions {
+        &self.inner.options
+    }
+
     pub(crate) fn schema(&self) -> Option<&str> {
         self.inner.options.schema.as_deref()
     }

@@ -11,6 +11,7 @@ pub mod clock;
 pub mod conformance;
 mod driver;
 pub mod fault;
+pub mod guarded;
 pub mod memory;
 pub mod observer;
 mod spawns;
@@ -25,7 +26,8 @@ pub use clock::{
     ClockHandle, ClockId, ClockSleep, ClockTimeout, Elapsed, Participant,
 };
 pub use driver::{
-    DriverConfig, DriverHandle, RunJob, StopSender, StopSignal, panic_text, store_timeout,
+    DriverConfig, DriverHandle, Hold, RunJob, StopSender, StopSignal, WorkerEnded, panicked,
+    store_timeout,
 };
 pub use memory::{MemoryStore, MemoryTransaction};
 pub use spawns::Spawns;

@@ -1,11 +1,9 @@
 //! Sends the spawns of concurrent tasks together.
 
 use std::collections::BTreeMap;
-use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures_util::FutureExt;
 use job_engine::gather::{BatchId, Gather, Ticket, Told};
 use job_engine::store::NewJob;
 use job_engine::{Command, Reply, StoreError, WorkerId};
@@ -14,6 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::clock::ClockHandle;
+use crate::guarded::{Panic, caught, guarded};
 use crate::store::Store;
 use crate::turn::in_turn;
 
@@ -79,8 +78,10 @@ impl<S: Store> Spawns<S> {
             let (store, clock) = (self.store.clone(), self.clock.clone());
             let shared = Arc::clone(&self.shared);
             let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
-            // Those that are done; their panics were caught.
-            while tasks.try_join_next().is_some() {}
+            // Those that are done.
+            while let Some(done) = tasks.try_join_next() {
+                drop(done.map_err(Panic::of_task));
+            }
             let sends = async move { send_all(&store, &clock, &shared, first).await };
             tasks.spawn(in_turn(self.worker, None, sends));
         }
@@ -126,17 +127,22 @@ async fn send<S: Store>(
     clock: &ClockHandle,
     command: &Command,
 ) -> Result<Reply, StoreError> {
-    let call = async { store.spawn_together(clock.store_time(), command).await };
-    let call = timeout(BATCH_TIMEOUT, AssertUnwindSafe(call).catch_unwind());
-    let result = match call.await {
+    let call = async {
+        let call = store.spawn_together(clock.store_time(), command);
+        timeout(BATCH_TIMEOUT, call).await
+    };
+    let result = match caught(call).await {
         Ok(Ok(result)) => result,
-        Ok(Err(_panic)) => Err(StoreError::Unknown("the store panicked".to_owned())),
-        Err(_) => Err(StoreError::Unknown(format!(
+        Err(panic) => Err(StoreError::Unknown(format!(
+            "the store panicked: {}",
+            panic.message()
+        ))),
+        Ok(Err(_)) => Err(StoreError::Unknown(format!(
             "no answer within {BATCH_TIMEOUT:?}"
         ))),
     };
     if let Err(error) = &result {
-        tracing::debug!(%error, "spawns that were sent together are sent one by one");
+        guarded(|| tracing::debug!(%error, "spawns that were sent together are sent one by one"));
     }
     result
 }
@@ -188,6 +194,7 @@ impl Drop for Waiting<'_> {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
     use job_engine::store::Spawned;
     use job_engine::{Due, JobId, JobType, Payload, Timestamp};
     use tokio::sync::Semaphore;
@@ -356,5 +363,31 @@ mod tests {
         second.block_on(turns());
         drop(first);
         assert_eq!(second.block_on(waits).unwrap(), Told::Alone);
+    }
+
+    #[tokio::test]
+    async fn a_store_whose_panic_panics_when_it_is_dropped_holds_up_no_spawn() {
+        #[derive(Clone)]
+        struct Panics;
+        struct Bomb;
+        impl Drop for Bomb {
+            fn drop(&mut self) {
+                panic!("dropped");
+            }
+        }
+        impl Store for Panics {
+            async fn execute(
+                &self,
+                _: Option<Timestamp>,
+                _: &Command,
+            ) -> Result<Reply, StoreError> {
+                std::panic::panic_any(Bomb)
+            }
+        }
+        let worker = WorkerId(uuid::Uuid::from_u128(1));
+        let spawns = Spawns::new(worker, Panics, ClockHandle::realtime());
+        for id in 1..=3 {
+            assert_eq!(spawns.spawn(job(id)).await, Told::Alone);
+        }
     }
 }

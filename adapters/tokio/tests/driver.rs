@@ -1,12 +1,14 @@
 //! The driver over a store that misbehaves, on paused time.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::future::pending;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::panic::panic_any;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use chrono::DateTime;
+use futures_util::FutureExt;
 use job_engine::history::Snapshot;
 use job_engine::lifecycle::{RunEnd, State};
 use job_engine::store::{ClaimedJob, NewJob};
@@ -16,10 +18,11 @@ use job_engine::{
     WorkerId,
 };
 use job_tokio::{
-    Announcer, ClockHandle, DriverConfig, DriverHandle, MemoryStore, RunJob, StopSignal, Store,
-    Wake, Wakes,
+    Announcer, ClockHandle, DriverConfig, DriverHandle, Hold, MemoryStore, RunJob, StopSignal,
+    Store, Wake, Wakes, WorkerEnded,
 };
 use tokio::sync::{Notify, mpsc};
+use tracing::{Event, Level, Metadata, Subscriber, span};
 use uuid::Uuid;
 
 const TYPE: JobType = JobType::new("mail");
@@ -34,15 +37,38 @@ enum Fault {
     Panic,
     /// It is carried out and its reply is lost.
     LoseReply,
+    /// It is carried out and never answered, and whoever gives up meets a panic.
+    HangThenPanic,
 }
 
 /// A store whose next claims and ends of runs go wrong.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Faulty {
     inner: MemoryStore,
     claims: Arc<Mutex<VecDeque<Fault>>>,
     finishes: Arc<Mutex<VecDeque<Fault>>>,
     outer: Arc<Mutex<Option<mpsc::Sender<Wake>>>>,
+    /// It is listened to for the n-th time. The first ends in a panic once it is deaf, the
+    /// second at once.
+    listens: Arc<AtomicU32>,
+    deaf: Arc<Notify>,
+    /// The driver, which clones it, panics.
+    panics_in_driver: Arc<AtomicBool>,
+}
+
+impl Clone for Faulty {
+    fn clone(&self) -> Self {
+        assert!(!self.panics_in_driver.load(Ordering::SeqCst), "planted");
+        Self {
+            inner: self.inner.clone(),
+            claims: Arc::clone(&self.claims),
+            finishes: Arc::clone(&self.finishes),
+            outer: Arc::clone(&self.outer),
+            listens: Arc::clone(&self.listens),
+            deaf: Arc::clone(&self.deaf),
+            panics_in_driver: Arc::clone(&self.panics_in_driver),
+        }
+    }
 }
 
 impl Store for Faulty {
@@ -60,15 +86,27 @@ impl Store for Faulty {
         let reply = self.inner.execute(now, command).await;
         match fault {
             Some(Fault::Hang) => pending().await,
+            Some(Fault::HangThenPanic) => {
+                let _bomb = PanicsWhenDropped;
+                pending().await
+            }
             Some(Fault::LoseReply) => Err(StoreError::Unknown("planted".to_owned())),
             _ => reply,
         }
     }
 
     async fn listen(&self, wakes: mpsc::Sender<Wake>) {
+        let before = self.listens.fetch_add(1, Ordering::SeqCst);
         wakes.send(Wake::Restored).await.unwrap();
         *self.outer.lock().unwrap() = Some(wakes);
-        pending().await
+        match before {
+            0 => {
+                self.deaf.notified().await;
+                panic!("planted");
+            }
+            1 => {}
+            _ => pending().await,
+        }
     }
 }
 
@@ -77,6 +115,7 @@ impl Store for Faulty {
 struct Runners {
     started: Arc<Notify>,
     runs: Arc<AtomicU32>,
+    held: Arc<Mutex<Option<Hold>>>,
 }
 
 const COMPLETE: u128 = 1;
@@ -84,6 +123,8 @@ const PANIC: u128 = 2;
 const STAY: u128 = 3;
 const PANIC_WHEN_DROPPED: u128 = 4;
 const WAIT_FOR_STOP: u128 = 5;
+const PANIC_WITH_A_BOMB: u128 = 6;
+const HOLD: u128 = 7;
 
 struct PanicsWhenDropped;
 
@@ -100,11 +141,17 @@ impl RunJob for Runners {
         signal: StopSignal,
     ) -> impl Future<Output = Ended> + Send + 'static {
         let (started, runs) = (Arc::clone(&self.started), Arc::clone(&self.runs));
+        let held = Arc::clone(&self.held);
         async move {
             runs.fetch_add(1, Ordering::SeqCst);
             started.notify_one();
             match job.run.job.0.as_u128() {
                 PANIC if job.attempt == 1 => panic!("not today"),
+                PANIC_WITH_A_BOMB if job.attempt == 1 => panic_any(PanicsWhenDropped),
+                HOLD => {
+                    *held.lock().unwrap() = Some(signal.hold());
+                    pending().await
+                }
                 STAY => pending().await,
                 PANIC_WHEN_DROPPED if job.attempt == 1 => {
                     let _bomb = PanicsWhenDropped;
@@ -127,6 +174,7 @@ struct Bench {
     driver: DriverHandle,
     started: Arc<Notify>,
     runs: Arc<AtomicU32>,
+    held: Arc<Mutex<Option<Hold>>>,
 }
 
 impl Bench {
@@ -139,10 +187,14 @@ impl Bench {
             claims: Arc::new(Mutex::new(claims.iter().copied().collect())),
             finishes: Arc::new(Mutex::new(finishes.iter().copied().collect())),
             outer: Arc::default(),
+            listens: Arc::default(),
+            deaf: Arc::default(),
+            panics_in_driver: Arc::default(),
         };
         spawn(&store, job).await;
         let (runners, wakes) = (Runners::default(), Wakes::new());
         let (started, runs) = (Arc::clone(&runners.started), Arc::clone(&runners.runs));
+        let held = Arc::clone(&runners.held);
         let driver = DriverHandle::start(DriverConfig {
             store: store.clone(),
             clock: clock.clone(),
@@ -172,6 +224,7 @@ impl Bench {
             driver,
             started,
             runs,
+            held,
         }
     }
 
@@ -224,7 +277,7 @@ async fn an_end_whose_reply_is_lost_is_recorded_once() {
     let faults = [Fault::LoseReply, Fault::Hang, Fault::LoseReply];
     let bench = Bench::start(COMPLETE, &[], &faults).await;
     let job = bench.ended(COMPLETE).await;
-    bench.driver.shutdown().await;
+    bench.driver.shutdown().await.unwrap();
     assert_eq!(bench.read(COMPLETE).await, job);
     assert_eq!((job.runs.len(), bench.runs.load(Ordering::SeqCst)), (1, 1));
 }
@@ -249,7 +302,7 @@ async fn a_shutdown_aborts_what_stays_and_puts_it_back() {
     let bench = Bench::start(STAY, &[], &[]).await;
     bench.started.notified().await;
     let asked = bench.clock.timestamp();
-    bench.driver.shutdown().await;
+    bench.driver.shutdown().await.unwrap();
     let waited = bench.clock.timestamp().saturating_since(asked);
     assert!(
         waited >= Duration::from_secs(5) && waited < Duration::from_secs(6),
@@ -266,7 +319,7 @@ async fn a_shutdown_aborts_what_stays_and_puts_it_back() {
 async fn a_runner_that_panics_while_it_is_aborted_is_not_forgotten() {
     let bench = Bench::start(PANIC_WHEN_DROPPED, &[], &[]).await;
     bench.started.notified().await;
-    bench.driver.shutdown().await;
+    bench.driver.shutdown().await.unwrap();
     let job = bench.read(PANIC_WHEN_DROPPED).await;
     assert_eq!(job.runs[0].end, RunEnd::Retried);
     assert_eq!(job.state(), State::Pending);
@@ -277,7 +330,7 @@ async fn a_shutdown_ends_even_if_the_store_never_answers_again() {
     let bench = Bench::start(COMPLETE, &[], &[Fault::Hang; 9]).await;
     bench.started.notified().await;
     let asked = bench.clock.timestamp();
-    bench.driver.shutdown().await;
+    bench.driver.shutdown().await.unwrap();
     let waited = bench.clock.timestamp().saturating_since(asked);
     assert!(waited <= Duration::from_secs(11), "{waited:?}");
 }
@@ -311,6 +364,259 @@ async fn wake_ups_from_within_and_without_find_new_jobs_at_once() {
     bench.ended(11).await;
     let waited = bench.clock.timestamp().saturating_since(start);
     assert!(waited < Duration::from_secs(1), "{waited:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_that_panics_when_it_is_dropped_fails_its_run_and_no_other() {
+    let bench = Bench::start(PANIC_WITH_A_BOMB, &[], &[]).await;
+    spawn(&bench.store, COMPLETE).await;
+    let job = bench.ended(PANIC_WITH_A_BOMB).await;
+    assert_eq!(job.runs[0].end, RunEnd::Retried);
+    let error = job.runs[0].error.as_ref().unwrap();
+    assert_eq!(error.as_str(), "the runner panicked: no message");
+    assert_eq!(bench.ended(COMPLETE).await.state(), State::Completed);
+    bench.driver.shutdown().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_call_that_panics_when_it_is_given_up_is_made_again() {
+    let faults = [Fault::HangThenPanic];
+    let bench = Bench::start(COMPLETE, &faults, &faults).await;
+    assert_eq!(bench.ended(COMPLETE).await.runs.len(), 1);
+    bench.driver.shutdown().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_is_held_is_not_put_back_until_it_is_let_go() {
+    let bench = Bench::start(HOLD, &[], &[]).await;
+    bench.started.notified().await;
+    let shutdown = bench.driver.shutdown();
+    let let_go = async {
+        // The runner was aborted after 5 s.
+        bench.clock.sleep(Duration::from_secs(8)).await;
+        assert_eq!(bench.read(HOLD).await.state(), State::Running);
+        drop(bench.held.lock().unwrap().take());
+        bench.clock.timestamp()
+    };
+    let (ended, let_go) = tokio::join!(shutdown, let_go);
+    ended.unwrap();
+    let waited = bench.clock.timestamp().saturating_since(let_go);
+    assert!(waited < Duration::from_secs(1), "{waited:?}");
+    let job = bench.read(HOLD).await;
+    assert_eq!(
+        (job.state(), job.runs[0].end),
+        (State::Pending, RunEnd::Released)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_does_not_wait_for_ever_for_a_run_that_is_held() {
+    let bench = Bench::start(HOLD, &[], &[]).await;
+    bench.started.notified().await;
+    let asked = bench.clock.timestamp();
+    bench.driver.shutdown().await.unwrap();
+    let waited = bench.clock.timestamp().saturating_since(asked);
+    assert!(waited < Duration::from_secs(11), "{waited:?}");
+    assert_eq!(bench.read(HOLD).await.state(), State::Running);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_stops_to_listen_is_known_to_and_listens_again() {
+    let bench = Bench::start(COMPLETE, &[], &[]).await;
+    bench.ended(COMPLETE).await;
+    // Its announcement is lost with the listener, so whoever notices looks for it.
+    spawn(&bench.store, 10).await;
+    let start = bench.clock.timestamp();
+    bench.store.deaf.notify_one();
+    bench.ended(10).await;
+    while bench.store.listens.load(Ordering::SeqCst) < 3 {
+        bench.clock.sleep(Duration::from_millis(100)).await;
+    }
+    bench.clock.sleep(Duration::from_millis(100)).await;
+    spawn(&bench.store, 11).await;
+    let outer = bench.store.outer.lock().unwrap().clone().unwrap();
+    outer.send(Wake::JobType(TYPE)).await.unwrap();
+    bench.ended(11).await;
+    let waited = bench.clock.timestamp().saturating_since(start);
+    assert!(waited < Duration::from_secs(5), "{waited:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_driver_that_panics_is_heard_of_each_time_that_somebody_asks() {
+    let events = Events::default();
+    let _guard = tracing::subscriber::set_default(events.clone());
+    let bench = Bench::start(STAY, &[], &[]).await;
+    bench.started.notified().await;
+    bench.store.panics_in_driver.store(true, Ordering::SeqCst);
+    bench.wakes.add(&TYPE);
+    let panicked = Err(WorkerEnded::Panicked("planted".to_owned()));
+    assert_eq!(bench.driver.ended().await, panicked);
+    for _ in 0..2 {
+        assert_eq!(bench.driver.shutdown().await, panicked);
+    }
+    assert_eq!(events.count(Level::ERROR), 1);
+}
+
+#[test]
+fn a_driver_whose_runtime_is_dropped_is_heard_of() {
+    for asked in [false, true] {
+        let events = Events::default();
+        let _guard = tracing::subscriber::set_default(events.clone());
+        let runtime = || {
+            let mut builder = tokio::runtime::Builder::new_current_thread();
+            builder.enable_all().start_paused(true).build().unwrap()
+        };
+        let first = runtime();
+        let bench = first.block_on(async {
+            let bench = Bench::start(STAY, &[], &[]).await;
+            bench.started.notified().await;
+            bench
+        });
+        if asked {
+            assert_eq!(bench.driver.shutdown().now_or_never(), None);
+        }
+        drop(first);
+        let told = (events.count(Level::WARN), events.count(Level::ERROR));
+        assert_eq!(told, if asked { (1, 0) } else { (0, 1) });
+        let second = runtime();
+        for _ in 0..2 {
+            let shut_down = second.block_on(bench.driver.shutdown());
+            assert_eq!(shut_down, Err(WorkerEnded::RuntimeDropped));
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_announcer_goes_on_in_another_runtime() {
+    #[derive(Clone)]
+    struct Announced(MemoryStore, mpsc::UnboundedSender<BTreeSet<JobType>>);
+    impl Store for Announced {
+        async fn execute(
+            &self,
+            now: Option<Timestamp>,
+            command: &Command,
+        ) -> Result<Reply, StoreError> {
+            self.0.execute(now, command).await
+        }
+
+        async fn announce(&self, types: &BTreeSet<JobType>) -> Result<(), StoreError> {
+            self.1.send(types.clone()).unwrap();
+            assert!(!types.contains(&JobType::new("panic")), "planted");
+            Ok(())
+        }
+    }
+    let (sender, mut announced) = mpsc::unbounded_channel();
+    let store = Announced(MemoryStore::new(|| Timestamp::EPOCH), sender);
+    let worker = WorkerId(Uuid::from_u128(1));
+    let announcer = std::thread::spawn(move || {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_all().build().unwrap();
+        runtime.block_on(async { Announcer::start(worker, store) })
+    });
+    let announcer = announcer.join().unwrap();
+    for name in ["panic", "mail"] {
+        let job_type = JobType::new(name);
+        announcer.announce(&job_type);
+        assert_eq!(announced.recv().await, Some([job_type].into()));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_layer_that_panics_costs_neither_a_reply_nor_the_end_of_a_run() {
+    for fails in [
+        Call::NewSpan,
+        Call::Enter,
+        Call::Exit,
+        Call::Event,
+        Call::Close,
+    ] {
+        let events = Events {
+            fails: Some(fails),
+            ..Events::default()
+        };
+        let _guard = tracing::subscriber::set_default(events.clone());
+        let bench = Bench::start(COMPLETE, &[], &[Fault::LoseReply]).await;
+        spawn(&bench.store, PANIC).await;
+        bench.wakes.add(&TYPE);
+        let (job, failed) = (bench.ended(COMPLETE).await, bench.ended(PANIC).await);
+        assert_eq!(job.runs.len(), 1, "{fails:?}");
+        let error = failed.runs[0].error.as_ref().unwrap();
+        assert_eq!(
+            error.as_str(),
+            "the runner panicked: not today",
+            "{fails:?}"
+        );
+        assert_eq!(bench.runs.load(Ordering::SeqCst), 3, "{fails:?}");
+        bench.driver.shutdown().await.unwrap();
+        assert!(events.panics.load(Ordering::SeqCst) > 0, "{fails:?}");
+    }
+}
+
+/// What a subscriber is told.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Call {
+    NewSpan,
+    Enter,
+    Exit,
+    Event,
+    Close,
+}
+
+/// A subscriber that counts events, and panics when it is called so.
+#[derive(Clone, Default)]
+struct Events {
+    levels: Arc<Mutex<Vec<Level>>>,
+    fails: Option<Call>,
+    spans: Arc<AtomicU32>,
+    panics: Arc<AtomicU32>,
+}
+
+impl Events {
+    fn count(&self, level: Level) -> usize {
+        let levels = self.levels.lock().unwrap();
+        levels.iter().filter(|other| **other == level).count()
+    }
+
+    fn called(&self, call: Call) {
+        if self.fails == Some(call) {
+            self.panics.fetch_add(1, Ordering::SeqCst);
+            panic!("a layer panics");
+        }
+    }
+}
+
+impl Subscriber for Events {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+
+    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+        self.called(Call::NewSpan);
+        let before = self.spans.fetch_add(1, Ordering::SeqCst);
+        span::Id::from_u64(u64::from(before) + 1)
+    }
+
+    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+
+    fn event(&self, event: &Event<'_>) {
+        self.called(Call::Event);
+        self.levels.lock().unwrap().push(*event.metadata().level());
+    }
+
+    fn enter(&self, _: &span::Id) {
+        self.called(Call::Enter);
+    }
+
+    fn exit(&self, _: &span::Id) {
+        self.called(Call::Exit);
+    }
+
+    fn try_close(&self, _: span::Id) -> bool {
+        self.called(Call::Close);
+        true
+    }
 }
 
 #[cfg(feature = "sim")]
@@ -348,11 +654,11 @@ async fn a_process_dies_where_the_hook_says_and_goes_no_further() {
         };
         let shutdown = async {
             if point == "before_release" {
-                bench.driver.shutdown().await;
+                bench.driver.shutdown().await.unwrap();
             }
         };
         tokio::join!(kill, shutdown);
-        bench.driver.shutdown().await;
+        bench.driver.shutdown().await.unwrap();
         set_hook(None);
         let seen = (
             bench.read(job).await.state(),

@@ -110,7 +110,8 @@ pub(super) async fn run(world: World, worker: u32) -> turmoil::Result {
     // An error means that the world is gone.
     let _ = stop.wait_for(|asked| *asked).await;
     world.record_by(who, &Event::ShutdownAsked { who });
-    driver.shutdown().await;
+    let ended = driver.shutdown().await;
+    assert_eq!(ended, Ok(()), "a driver ends when it is told to");
     world.stopped(who);
     Ok(())
 }

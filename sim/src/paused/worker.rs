@@ -134,9 +134,12 @@ async fn live(world: &World, who: Who, mut process: Process, orders: &mut Orders
                     if stop.is_none() {
                         then = (back_us, knobs);
                         world.state().observe(&Event::ShutdownAsked { who });
-                        let jobs = process.jobs.clone();
+                        let (jobs, world) = (process.jobs.clone(), world.clone());
                         stop = Some(Box::pin(async move {
-                            let _ = jobs.shutdown().await;
+                            if let Err(error) = jobs.shutdown().await {
+                                let violation = Violation::new("paused.panic", error.to_string());
+                                world.state().violated(violation.of(who));
+                            }
                         }));
                     }
                 }

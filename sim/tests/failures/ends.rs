@@ -21,6 +21,7 @@ fn a_runner_that_panics_strands_neither_its_job_nor_others() {
     let report = sim.holds(&[Point::Panicked]);
     assert_eq!(fates(&report, 0), [Fate::Failed, Fate::Completed]);
     assert_eq!(fates(&report, 1), [Fate::Completed]);
+    sim.finds(Bug::PanicEndsDriver, "paused.panic");
     let sim = sim.knobs(|knobs| (knobs.jobs_max, knobs.jobs_min) = (1, 1));
     sim.finds(Bug::PanicKillsReport, "claims.owed");
 }

@@ -3,7 +3,7 @@
 use job_engine::{Command, Reply, StoreError, Timestamp};
 use job_tokio::{ClockHandle, MemoryStore};
 
-use super::{AfterCommit, AtomicWrite, Backend, CallerTransaction, NoOperation};
+use super::{About, AfterCommit, AtomicWrite, Backend, CallerTransaction, NoOperation};
 use crate::error::JobError;
 
 /// The backend that keeps jobs in memory, in one process.
@@ -57,6 +57,13 @@ impl Backend for Memory {
 
     async fn begin_transaction(pool: &Self::Pool) -> Result<Self::Transaction, StoreError> {
         Ok(pool.begin().await)
+    }
+
+    fn about(_: &Self::Store) -> About {
+        About {
+            backend: "memory",
+            ..About::default()
+        }
     }
 
     async fn close(_: &Self::Store) {}

@@ -198,8 +198,49 @@ pub trait Backend: Sized + Send + Sync + 'static {
         pool: &Self::Pool,
     ) -> impl Future<Output = Result<Self::Transaction, StoreError>> + Send;
 
+    /// What the event at the start of a worker says of the store. Nothing in it may be
+    /// secret.
+    ///
+    /// The default names the type of the backend.
+    fn about(store: &Self::Store) -> About {
+        let _ = store;
+        About {
+            backend: std::any::type_name::<Self>(),
+            ..About::default()
+        }
+    }
+
+    /// How many connections the pool may have, where that can be said.
+    fn pool_size(pool: &Self::Pool) -> Option<u32> {
+        let _ = pool;
+        None
+    }
+
     /// Lets go of what the store holds of its own, when polling has stopped.
     fn close(store: &Self::Store) -> impl Future<Output = ()> + Send;
+}
+
+/// What an operator is told of a store, once, when a worker starts on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct About {
+    /// What it is called.
+    pub backend: &'static str,
+    /// The schema of its tables, if one was named.
+    pub schema: Option<String>,
+    /// Whether it hears of the jobs of other processes, or needs not to, since there are
+    /// none. Otherwise they are found by polling only.
+    pub listens: bool,
+}
+
+impl Default for About {
+    /// One that listens and has no schema.
+    fn default() -> Self {
+        Self {
+            backend: "unnamed",
+            schema: None,
+            listens: true,
+        }
+    }
 }
 
 /// Something of the application to write in, such as a transaction.

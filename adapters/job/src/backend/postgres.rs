@@ -10,7 +10,7 @@ use job_postgres::{ClockError, PostgresStore, StoreOptions};
 use job_tokio::ClockHandle;
 use sqlx::{PgPool, Postgres, Transaction};
 
-use super::{AfterCommit, AtomicWrite, Backend, CallerTransaction};
+use super::{About, AfterCommit, AtomicWrite, Backend, CallerTransaction};
 use crate::error::JobError;
 
 /// How long the first connection may take.
@@ -106,6 +106,19 @@ impl Backend for Postgres {
 
     async fn begin_transaction(pool: &Self::Pool) -> Result<Self::Transaction, StoreError> {
         pool.begin().await.map_err(begin_error)
+    }
+
+    fn about(store: &Self::Store) -> About {
+        let StoreOptions { schema, poll_only } = store.options();
+        About {
+            backend: "postgres",
+            schema: schema.clone(),
+            listens: !poll_only,
+        }
+    }
+
+    fn pool_size(pool: &Self::Pool) -> Option<u32> {
+        Some(pool.options().get_max_connections())
     }
 
     async fn close(store: &Self::Store) {

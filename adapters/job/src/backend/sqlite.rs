@@ -7,7 +7,7 @@ use job_sqlite::{ClockError, SqliteStore};
 use job_tokio::ClockHandle;
 use sqlx::{Sqlite, SqlitePool, Transaction};
 
-use super::{AfterCommit, AtomicWrite, Backend, CallerTransaction, NoOperation};
+use super::{About, AfterCommit, AtomicWrite, Backend, CallerTransaction, NoOperation};
 use crate::error::JobError;
 
 /// What to open on SQLite, as the builder gathers it.
@@ -60,6 +60,17 @@ impl Backend for Sqlite {
     async fn begin_transaction(pool: &Self::Pool) -> Result<Self::Transaction, StoreError> {
         let begun = job_sqlite::begin_immediate(pool).await;
         begun.map_err(|error| StoreError::Failed(format!("no transaction could be begun: {error}")))
+    }
+
+    fn about(_: &Self::Store) -> About {
+        About {
+            backend: "sqlite",
+            ..About::default()
+        }
+    }
+
+    fn pool_size(pool: &Self::Pool) -> Option<u32> {
+        Some(pool.options().get_max_connections())
     }
 
     async fn close(store: &Self::Store) {

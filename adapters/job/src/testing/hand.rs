@@ -2,7 +2,6 @@
 //! the task of the test.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +11,8 @@ use job_engine::store::ClaimedJob;
 use job_engine::worker::{Action, Ended, Input, OpId, StopReason, WorkerConfig};
 use job_engine::{Command, Entropy, JobId, JobType, Reply, Run, StoreError, Timestamp, Worker};
 use job_tokio::clock::Attended;
-use job_tokio::{RunJob, StopSender, StopSignal, panic_text};
+use job_tokio::guarded::caught;
+use job_tokio::{RunJob, StopSender, StopSignal, panicked};
 
 use super::watch::Watch;
 use crate::backend::Backend;
@@ -238,11 +238,8 @@ impl<B: Backend> Hand<B> {
              itself for ever?"
         );
         let (stop, signal) = StopSignal::new();
-        let work = AssertUnwindSafe(call.runners.run_job(job, signal)).catch_unwind();
-        let work = work.map(|ended| match ended {
-            Ok(ended) => ended,
-            Err(panic) => Ended::Failed(panic_text(&*panic)),
-        });
+        let work = caught(call.runners.run_job(job, signal));
+        let work = work.map(|ended| ended.unwrap_or_else(|panic| panicked(panic.message())));
         self.running = Some(Running {
             run,
             name,

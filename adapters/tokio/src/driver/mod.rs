@@ -3,33 +3,36 @@
 //! It decides nothing. It performs the actions of the engine and brings back
 //! what came of them, in one loop; every task that it starts is owned by it.
 
+mod life;
+mod listener;
 mod observe;
 mod runs;
 mod signal;
 
+use std::collections::BTreeMap;
 use std::future::Future;
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::FutureExt;
 use job_engine::planted::{Bug, planted};
 use job_engine::store::Outcome;
 use job_engine::worker::{Action, Ended, Input, OpId, WorkerConfig};
 use job_engine::{Command, Entropy, Reply, StoreError, Worker};
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
-use tracing::Instrument;
+use tokio::task::{Id, JoinError, JoinSet};
 
-pub use runs::panic_text;
-pub use signal::{StopSender, StopSignal};
+pub use life::WorkerEnded;
+pub use runs::panicked;
+pub use signal::{Hold, StopSender, StopSignal};
 
 use crate::announcer::Announcer;
 use crate::clock::{BusyGuard, ClockHandle};
 use crate::fault::fault_point;
+use crate::guarded::{Panic, caught, guarded, traced};
 use crate::store::{Store, Wake};
 use crate::turn::{in_turn, wait};
 use crate::wakes::Wakes;
+use life::{Asked, Life, Stage};
 use runs::RunTasks;
 
 /// The longest that a store call may take before its outcome counts as unknown.
@@ -79,8 +82,8 @@ pub struct DriverConfig<S, R> {
 /// ends by itself within the shutdown timeout.
 #[derive(Debug)]
 pub struct DriverHandle {
-    shutdown: watch::Sender<bool>,
-    stopped: watch::Receiver<bool>,
+    asked: watch::Sender<Asked>,
+    stage: watch::Receiver<Stage>,
     #[cfg(feature = "sim")]
     task: tokio::task::AbortHandle,
 }
@@ -92,25 +95,22 @@ impl DriverHandle {
     ///
     /// Outside of a tokio runtime.
     pub fn start<S: Store, R: RunJob>(config: DriverConfig<S, R>) -> Self {
-        let (shutdown, shutdown_asked) = watch::channel(false);
-        let (stopped_sender, stopped) = watch::channel(false);
+        let (asked_sender, asked) = watch::channel(Asked::Nothing);
         let clock = config.clock.clone();
         let driver = Driver::new(config);
+        let worker = driver.worker.id();
+        let (life, stage) = Life::new(worker, asked.clone());
+        let lives = async move { life.end(caught(driver.run(asked)).await) };
         // The one task that nobody owns: it outlives a dropped handle for as
         // long as the shutdown takes.
         #[cfg_attr(
             not(feature = "sim"),
             expect(unused_variables, reason = "nobody kills it")
         )]
-        let task = tokio::spawn(
-            clock.participate(in_turn(driver.worker.id(), None, async move {
-                driver.run(shutdown_asked).await;
-                stopped_sender.send_replace(true);
-            })),
-        );
+        let task = tokio::spawn(clock.participate(in_turn(worker, None, lives)));
         Self {
-            shutdown,
-            stopped,
+            asked: asked_sender,
+            stage,
             #[cfg(feature = "sim")]
             task: task.abort_handle(),
         }
@@ -118,11 +118,39 @@ impl DriverHandle {
 
     /// Asks the driver to shut down and waits until it has. May be called
     /// again, and concurrently.
-    pub async fn shutdown(&self) {
-        self.shutdown.send_replace(true);
-        let mut stopped = self.stopped.clone();
-        // An error means that the runtime has dropped the driver: stopped, too.
-        let _ = stopped.wait_for(|stopped| *stopped).await;
+    ///
+    /// # Errors
+    ///
+    /// If the driver has not shut down, but ended by itself before; each time again.
+    pub async fn shutdown(&self) -> Result<(), WorkerEnded> {
+        self.ask(Asked::Shutdown);
+        self.ended().await
+    }
+
+    /// Waits until the driver has ended: somebody else shuts it down, or it ends by itself.
+    /// Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// If it has ended by itself.
+    pub async fn ended(&self) -> Result<(), WorkerEnded> {
+        let mut stage = self.stage.clone();
+        // An error means that its task is gone. Before, it has told how it ended.
+        let _ = stage.wait_for(|stage| *stage != Stage::Running).await;
+        match &*stage.borrow() {
+            Stage::EndedByItself(why) => Err(why.clone()),
+            Stage::Running | Stage::Stopped => Ok(()),
+        }
+    }
+
+    fn ask(&self, what: Asked) {
+        self.asked.send_if_modified(|asked| {
+            let first = *asked == Asked::Nothing;
+            if first {
+                *asked = what;
+            }
+            first
+        });
     }
 
     /// Ends the driver as a crash of its process would: nothing is told, put
@@ -131,6 +159,7 @@ impl DriverHandle {
     /// that waits then returns.
     #[cfg(feature = "sim")]
     pub fn kill(&self) {
+        self.asked.send_replace(Asked::Death);
         self.task.abort();
     }
 
@@ -143,7 +172,7 @@ impl DriverHandle {
 
 impl Drop for DriverHandle {
     fn drop(&mut self) {
-        self.shutdown.send_replace(true);
+        self.ask(Asked::Shutdown);
     }
 }
 
@@ -156,6 +185,8 @@ struct Driver<S, R> {
     announcer: Announcer,
     store_timeout: Duration,
     calls: JoinSet<(OpId, Result<Reply, StoreError>, BusyGuard)>,
+    /// The tasks of the calls that are under way.
+    called: BTreeMap<OpId, Id>,
     runs: RunTasks,
     stopped: bool,
 }
@@ -173,6 +204,7 @@ impl<S: Store, R: RunJob> Driver<S, R> {
             announcer: config.announcer,
             store_timeout,
             calls: JoinSet::new(),
+            called: BTreeMap::new(),
             runs: RunTasks::new(worker.id(), config.clock.clone()),
             worker,
             clock: config.clock,
@@ -180,12 +212,11 @@ impl<S: Store, R: RunJob> Driver<S, R> {
         }
     }
 
-    async fn run(mut self, mut shutdown_asked: watch::Receiver<bool>) {
+    async fn run(mut self, mut asked: watch::Receiver<Asked>) {
         let worker = self.worker.id();
         let (wakes, mut outer_wakes) = mpsc::channel(WAKES_MAX);
         let mut listener = JoinSet::new();
-        let store = self.store.clone();
-        let listens = async move { store.listen(wakes).await };
+        let listens = listener::listen(worker, self.store.clone(), self.clock.clone(), wakes);
         listener.spawn(in_turn(worker, None, listens));
         let mut shutting_down = false;
         loop {
@@ -198,17 +229,19 @@ impl<S: Store, R: RunJob> Driver<S, R> {
                 () = wait_until(&self.worker, &self.clock) => {
                     Input::TimerFired
                 }
-                _ = shutdown_asked.wait_for(|asked| *asked), if !shutting_down => {
+                _ = asked.wait_for(|asked| *asked == Asked::Shutdown), if !shutting_down => {
                     shutting_down = true;
                     if planted(Bug::CompleterDiesWithCaller) {
                         self.calls = JoinSet::new();
+                        self.called.clear();
                     }
                     Input::ShutdownRequested
                 }
                 Some((run, ended)) = self.runs.next() => Input::RunEnded { run, ended },
                 Some(joined) = self.calls.join_next() => {
-                    let joined = joined.expect("store calls catch panics, nobody aborts them");
-                    let (op, result, _busy) = joined;
+                    let Some((op, result)) = self.replied(joined) else {
+                        continue;
+                    };
                     Input::Replied { op, result }
                 }
                 types = self.wakes.take() => {
@@ -254,14 +287,16 @@ impl<S: Store, R: RunJob> Driver<S, R> {
                 }
                 Action::Start(job) => {
                     fault_point(self.worker.id(), "before_start").await;
-                    self.runs.start(&*self.runners, job);
+                    self.runs.start(&self.runners, job);
                 }
                 Action::Stop { run, reason } => self.runs.stop(run, reason),
                 Action::Abort(run) => self.runs.abort(run),
                 Action::Announce(types) => {
                     types.iter().for_each(|t| self.announcer.announce(t));
                 }
-                Action::Observe(observation) => observe::observe(self.worker.id(), &observation),
+                Action::Observe(observation) => {
+                    guarded(|| observe::observe(self.worker.id(), &observation));
+                }
                 Action::Stopped => self.stopped = true,
             }
         }
@@ -276,22 +311,54 @@ impl<S: Store, R: RunJob> Driver<S, R> {
             self.store_timeout
         };
         let busy = self.clock.busy();
-        let span = observe::command_span(self.worker.id(), &command);
+        let worker = self.worker.id();
         let call = async move {
-            let call = AssertUnwindSafe(store.execute(now, &command)).catch_unwind();
-            let result = match tokio::time::timeout(limit, call).await {
+            let span = || observe::command_span(worker, &command);
+            // All of the store's is dropped within what catches its panics.
+            let call = async {
+                let call = traced(span, store.execute(now, &command));
+                tokio::time::timeout(limit, call).await
+            };
+            let result = match caught(call).await {
                 Ok(Ok(result)) => result,
-                Ok(Err(_panic)) => Err(StoreError::Unknown("the store panicked".to_owned())),
-                Err(_) if planted(Bug::TimeoutIsFailure) => {
+                Err(panic) => Err(store_panicked(&panic)),
+                Ok(Err(_)) if planted(Bug::TimeoutIsFailure) => {
                     Err(StoreError::Failed(format!("no answer within {limit:?}")))
                 }
-                Err(_) => Err(StoreError::Unknown(format!("no answer within {limit:?}"))),
+                Ok(Err(_)) => Err(StoreError::Unknown(format!("no answer within {limit:?}"))),
             };
             (op, result, busy)
         };
-        let call = in_turn(self.worker.id(), None, call.instrument(span));
-        self.calls.spawn(call);
+        let call = self.calls.spawn(in_turn(worker, None, call));
+        self.called.insert(op, call.id());
     }
+
+    /// What came of a call. `None` if that is known already.
+    fn replied(
+        &mut self,
+        joined: Result<(OpId, Result<Reply, StoreError>, BusyGuard), JoinError>,
+    ) -> Option<(OpId, Result<Reply, StoreError>)> {
+        let (op, result) = match joined {
+            Ok((op, result, _busy)) => (op, result),
+            // All that is not ours is caught within the task, so this is not expected.
+            // The command must be answered all the same.
+            Err(error) => {
+                let task = error.id();
+                let (op, _) = self.called.iter().find(|(_, id)| **id == task)?;
+                let error = match Panic::of_task(error) {
+                    Some(panic) => store_panicked(&panic),
+                    None => StoreError::Unknown("its runtime is gone".to_owned()),
+                };
+                (*op, Err(error))
+            }
+        };
+        self.called.remove(&op);
+        Some((op, result))
+    }
+}
+
+fn store_panicked(panic: &Panic) -> StoreError {
+    StoreError::Unknown(format!("the store panicked: {}", panic.message()))
 }
 
 /// The fault point that lies between an input and its being handled.

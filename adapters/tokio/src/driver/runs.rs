@@ -1,20 +1,19 @@
 //! The tasks in which the runners run.
 
-use std::any::Any;
 use std::collections::BTreeMap;
-use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 
-use futures_util::FutureExt;
 use futures_util::future::{AbortHandle, Abortable};
 use job_engine::planted::{Bug, planted};
 use job_engine::store::ClaimedJob;
 use job_engine::worker::{Ended, StopReason};
 use job_engine::{ErrorText, JobType, Run, WorkerId};
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::{Id, JoinError, JoinSet};
 
 use super::RunJob;
 use super::signal::{StopSender, StopSignal};
 use crate::clock::{BusyGuard, ClockHandle};
+use crate::guarded::{Panic, caught};
 use crate::observer::{Seen, saw};
 use crate::turn::in_turn;
 
@@ -30,6 +29,8 @@ pub(super) struct RunTasks {
 struct Control {
     stop: StopSender,
     abort: AbortHandle,
+    /// `None` if the runtime is gone.
+    task: Option<Id>,
 }
 
 impl RunTasks {
@@ -42,24 +43,20 @@ impl RunTasks {
         }
     }
 
-    pub(super) fn start<R: RunJob>(&mut self, runners: &R, job: ClaimedJob) {
+    pub(super) fn start<R: RunJob>(&mut self, runners: &Arc<R>, job: ClaimedJob) {
         let (worker, run) = (self.worker, job.run);
         saw(worker, Seen::Started(&job));
         let (stop, signal) = StopSignal::new();
         let (abort, registration) = AbortHandle::new_pair();
-        self.controls.insert(run, Control { stop, abort });
         let name = TaskName {
             run,
             job_type: job.job_type.clone(),
         };
-        let work = Abortable::new(runners.run_job(job, signal), registration);
-        // The runner is dropped inside of what catches panics, so that neither
+        // The runner is made and dropped inside of what catches panics, so that neither
         // its work nor its destructor can take the end of the run away.
-        #[expect(
-            clippy::redundant_async_block,
-            reason = "it decides what is dropped where"
-        )]
-        let work = AssertUnwindSafe(async move { work.await }).catch_unwind();
+        let (runners, held) = (Arc::clone(runners), signal.clone());
+        let work = async move { runners.run_job(job, signal).await };
+        let work = caught(Abortable::new(work, registration));
         let clock = self.clock.clone();
         let future = async move {
             let result = work.await;
@@ -67,8 +64,9 @@ impl RunTasks {
             let ended = match result {
                 Ok(Ok(ended)) => ended,
                 Ok(Err(_aborted)) => Ended::Aborted,
-                Err(panic) => Ended::Failed(panic_text(&*panic)),
+                Err(panic) => panicked(panic.message()),
             };
+            held.let_go().await;
             saw(worker, Seen::Ended(run, &ended));
             if unreported {
                 std::future::pending::<()>().await;
@@ -76,7 +74,8 @@ impl RunTasks {
             (run, ended, clock.busy())
         };
         let future = self.clock.participate(in_turn(worker, Some(run), future));
-        spawn(&mut self.tasks, &name, future);
+        let task = spawn(&mut self.tasks, &name, future);
+        self.controls.insert(run, Control { stop, abort, task });
     }
 
     pub(super) fn stop(&self, run: Run, reason: StopReason) {
@@ -99,20 +98,50 @@ impl RunTasks {
 
     /// The next run that ends; `None` while there is none. Cancel safe.
     pub(super) async fn next(&mut self) -> Option<(Run, Ended)> {
-        let joined = self.tasks.join_next().await?;
-        Some(self.ended(joined))
+        loop {
+            let joined = self.tasks.join_next().await?;
+            if let Some(ended) = self.ended(joined) {
+                return Some(ended);
+            }
+        }
     }
 
     /// A run that has ended by now.
     pub(super) fn next_now(&mut self) -> Option<(Run, Ended)> {
-        let joined = self.tasks.try_join_next()?;
-        Some(self.ended(joined))
+        loop {
+            let joined = self.tasks.try_join_next()?;
+            if let Some(ended) = self.ended(joined) {
+                return Some(ended);
+            }
+        }
     }
 
-    fn ended(&mut self, joined: Result<(Run, Ended, BusyGuard), JoinError>) -> (Run, Ended) {
-        let (run, ended, _busy) = joined.expect("run tasks catch panics, nobody aborts them");
+    fn ended(
+        &mut self,
+        joined: Result<(Run, Ended, BusyGuard), JoinError>,
+    ) -> Option<(Run, Ended)> {
+        let (run, ended) = match joined {
+            Ok((_, Ended::Failed(text), _))
+                if planted(Bug::PanicEndsDriver) && text.as_str().contains("panicked") =>
+            {
+                std::panic::resume_unwind(Box::new("planted"))
+            }
+            Ok((run, ended, _busy)) => (run, ended),
+            // All that is not ours is caught within the task, so this is not expected.
+            // The driver, whose other runs go on, must not end of it.
+            Err(error) => {
+                let task = Some(error.id());
+                let mut controls = self.controls.iter();
+                let (run, _) = controls.find(|(_, control)| control.task == task)?;
+                let ended = match Panic::of_task(error) {
+                    Some(panic) => panicked(panic.message()),
+                    None => Ended::Aborted,
+                };
+                (*run, ended)
+            }
+        };
         self.controls.remove(&run);
-        (run, ended)
+        Some((run, ended))
     }
 }
 
@@ -126,30 +155,26 @@ struct TaskName {
     job_type: JobType,
 }
 
-/// What is recorded of a runner that panicked with this.
-pub fn panic_text(panic: &(dyn Any + Send)) -> ErrorText {
-    let message = panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("no message");
-    ErrorText::new(&format!("the runner panicked: {message}"))
+/// What is recorded of a runner that panicked with this message.
+pub fn panicked(message: &str) -> Ended {
+    Ended::Failed(ErrorText::new(&format!("the runner panicked: {message}")))
 }
 
 #[cfg(all(feature = "tokio-task-names", tokio_unstable))]
-fn spawn<F>(tasks: &mut JoinSet<(Run, Ended, BusyGuard)>, name: &TaskName, future: F)
+fn spawn<F>(tasks: &mut JoinSet<(Run, Ended, BusyGuard)>, name: &TaskName, future: F) -> Option<Id>
 where
     F: Future<Output = (Run, Ended, BusyGuard)> + Send + 'static,
 {
     let name = format!("job-{}-{}", name.job_type, name.run.job);
     // The only error is that the runtime is gone, and then so is this task.
-    let _ = tasks.build_task().name(&name).spawn(future);
+    let task = tasks.build_task().name(&name).spawn(future);
+    task.ok().map(|task| task.id())
 }
 
 #[cfg(not(all(feature = "tokio-task-names", tokio_unstable)))]
-fn spawn<F>(tasks: &mut JoinSet<(Run, Ended, BusyGuard)>, _: &TaskName, future: F)
+fn spawn<F>(tasks: &mut JoinSet<(Run, Ended, BusyGuard)>, _: &TaskName, future: F) -> Option<Id>
 where
     F: Future<Output = (Run, Ended, BusyGuard)> + Send + 'static,
 {
-    tasks.spawn(future);
+    Some(tasks.spawn(future).id())
 }

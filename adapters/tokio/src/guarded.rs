@@ -1,0 +1,184 @@
+//! What the code of others must not take down: their panics stop here.
+//!
+//! Destructors of runners, payloads of panics and layers of `tracing` are the
+//! application's, and each of them may panic. Whatever of theirs is called or dropped in a
+//! task of the driver goes through this module.
+
+use std::any::Any;
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+
+use tokio::task::JoinError;
+use tracing::Span;
+
+/// What somebody panicked with. It can be dropped, also if dropping it panics.
+pub struct Panic(Option<Box<dyn Any + Send>>);
+
+impl Panic {
+    /// Its text, if it has one.
+    pub fn message(&self) -> &str {
+        let payload = self.0.as_deref().expect("it is there until it is dropped");
+        let text = payload.downcast_ref::<&str>().copied();
+        text.or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+            .unwrap_or("no message")
+    }
+
+    /// How a task ended that nobody awaited to end so; `None` if it was cancelled, as all
+    /// are when their runtime is dropped.
+    pub fn of_task(error: JoinError) -> Option<Self> {
+        error.try_into_panic().ok().map(Self::from)
+    }
+}
+
+impl From<Box<dyn Any + Send>> for Panic {
+    fn from(payload: Box<dyn Any + Send>) -> Self {
+        Self(Some(payload))
+    }
+}
+
+impl Drop for Panic {
+    fn drop(&mut self) {
+        let payload = self.0.take();
+        if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+            // It may do so for ever.
+            std::mem::forget(again);
+        }
+    }
+}
+
+impl std::fmt::Debug for Panic {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Panic").field(&self.message()).finish()
+    }
+}
+
+/// Calls what may panic without harm, such as a layer of `tracing`. `None` if it does.
+pub fn guarded<T>(call: impl FnOnce() -> T) -> Option<T> {
+    caught_call(call).ok()
+}
+
+fn caught_call<T>(call: impl FnOnce() -> T) -> Result<T, Panic> {
+    catch_unwind(AssertUnwindSafe(call)).map_err(Panic::from)
+}
+
+/// Awaits what may panic, or panic when it is dropped at its end.
+///
+/// # Errors
+///
+/// What it panicked with.
+pub async fn caught<F: Future>(future: F) -> Result<F::Output, Panic> {
+    use futures_util::FutureExt;
+
+    // It is dropped within what catches panics.
+    #[expect(
+        clippy::redundant_async_block,
+        reason = "it decides what is dropped where"
+    )]
+    let future = AssertUnwindSafe(async move { future.await }).catch_unwind();
+    future.await.map_err(Panic::from)
+}
+
+/// Polls and drops a future in a span, as [`tracing::Instrument`] does. A layer that panics
+/// when the span is made, entered, left or closed changes nothing for the future.
+pub async fn traced<F: Future>(span: impl FnOnce() -> Span, future: F) -> F::Output {
+    let span = GuardedSpan(guarded(span));
+    // The three are dropped in the opposite order: what is left of a future that is
+    // dropped before its end is dropped in the span, too.
+    let _leaves = Leaves(&span);
+    let mut future = pin!(future);
+    let _enters = Enters(&span);
+    poll_fn(|cx| {
+        let _within = span.within();
+        future.as_mut().poll(cx)
+    })
+    .await
+}
+
+struct GuardedSpan(Option<Span>);
+
+impl GuardedSpan {
+    fn within(&self) -> Leaves<'_> {
+        self.enter();
+        Leaves(self)
+    }
+
+    fn enter(&self) {
+        if let Some(span) = &self.0 {
+            guarded(|| span.with_subscriber(|(id, subscriber)| subscriber.enter(id)));
+        }
+    }
+
+    /// Also what was entered by half.
+    fn leave(&self) {
+        if let Some(span) = &self.0 {
+            guarded(|| span.with_subscriber(|(id, subscriber)| subscriber.exit(id)));
+        }
+    }
+}
+
+impl Drop for GuardedSpan {
+    fn drop(&mut self) {
+        let span = self.0.take();
+        guarded(|| drop(span));
+    }
+}
+
+struct Enters<'a>(&'a GuardedSpan);
+
+impl Drop for Enters<'_> {
+    fn drop(&mut self) {
+        self.0.enter();
+    }
+}
+
+struct Leaves<'a>(&'a GuardedSpan);
+
+impl Drop for Leaves<'_> {
+    fn drop(&mut self) {
+        self.0.leave();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::panic_any;
+
+    use super::*;
+
+    struct Bomb;
+
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic_any(Self);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_payload_that_panics_for_ever_when_it_is_dropped_is_harmless() {
+        assert!(guarded(|| panic_any(Bomb)).is_none());
+        let panic = caught(async { panic_any(Bomb) }).await.unwrap_err();
+        assert_eq!(panic.message(), "no message");
+        drop(panic);
+        let error = tokio::spawn(async { panic_any(Bomb) }).await.unwrap_err();
+        drop(Panic::of_task(error).unwrap());
+    }
+
+    #[tokio::test]
+    async fn what_is_left_of_a_future_is_dropped_within_what_catches() {
+        struct Last(Bomb);
+        impl Future for Last {
+            type Output = ();
+
+            fn poll(
+                self: std::pin::Pin<&mut Self>,
+                _: &mut std::task::Context<'_>,
+            ) -> std::task::Poll<()> {
+                std::task::Poll::Ready(())
+            }
+        }
+        assert!(caught(Last(Bomb)).await.is_err());
+        let panic = caught(async { panic!("in words") }).await.unwrap_err();
+        assert_eq!(panic.message(), "in words");
+    }
+}
