@@ -1,7 +1,11 @@
 -- All times are microseconds since 1970, UTC. Ids are UUIDs of 16 bytes.
+--
+-- Each statement can be repeated: an application may run this among its own
+-- migrations on a file in which the service has made the tables already.
+-- Pinned by `an_application_may_run_the_migrations_among_its_own_at_any_time`.
 
 -- What a job is: written once, when it is spawned.
-CREATE TABLE job_specs (
+CREATE TABLE IF NOT EXISTS job_specs (
     id BLOB PRIMARY KEY NOT NULL,
     job_type TEXT NOT NULL,
     unique_type INTEGER NOT NULL,
@@ -14,10 +18,10 @@ CREATE TABLE job_specs (
 ) STRICT, WITHOUT ROWID;
 
 -- At most one unique job a type, ever.
-CREATE UNIQUE INDEX job_specs_unique_type ON job_specs (job_type) WHERE unique_type;
+CREATE UNIQUE INDEX IF NOT EXISTS job_specs_unique_type ON job_specs (job_type) WHERE unique_type;
 
 -- What a job is about to do or does. A job leaves it when it ends.
-CREATE TABLE job_live (
+CREATE TABLE IF NOT EXISTS job_live (
     id BLOB PRIMARY KEY NOT NULL,
     job_type TEXT NOT NULL,
     -- 0 pending, 1 running.
@@ -43,14 +47,14 @@ CREATE TABLE job_live (
 ) STRICT, WITHOUT ROWID;
 
 -- The claim reads a prefix of this for each type.
-CREATE INDEX job_live_pending ON job_live (job_type, due_at, id) WHERE state = 0;
+CREATE INDEX IF NOT EXISTS job_live_pending ON job_live (job_type, due_at, id) WHERE state = 0;
 
 -- Recovery and repeated claims read this. Without the end of the lease, which
 -- every heartbeat changes.
-CREATE INDEX job_live_running ON job_live (worker, claim_seq) WHERE state = 1;
+CREATE INDEX IF NOT EXISTS job_live_running ON job_live (worker, claim_seq) WHERE state = 1;
 
 -- What has happened: one row for each run that ended. Only ever appended to.
-CREATE TABLE job_runs (
+CREATE TABLE IF NOT EXISTS job_runs (
     job_id BLOB NOT NULL,
     fence INTEGER NOT NULL,
     attempt INTEGER NOT NULL,
@@ -67,11 +71,14 @@ CREATE TABLE job_runs (
     PRIMARY KEY (job_id, fence)
 ) STRICT, WITHOUT ROWID;
 
--- Which version of these tables this is, and the oldest version of the program
--- that can still work with them.
-CREATE TABLE job_schema (
-    version INTEGER NOT NULL,
-    compatible_since INTEGER NOT NULL
+-- Which versions of these tables were installed, a row each, and the oldest
+-- version of the program that can still work with it. The newest row counts.
+CREATE TABLE IF NOT EXISTS job_schema (
+    version INTEGER PRIMARY KEY,
+    compatible_since INTEGER NOT NULL,
+    installed_at INTEGER NOT NULL
 ) STRICT;
 
-INSERT INTO job_schema (version, compatible_since) VALUES (1, 1);
+INSERT INTO job_schema (version, compatible_since, installed_at)
+VALUES (1, 1, CAST(round(unixepoch('now', 'subsec') * 1000) AS INTEGER) * 1000)
+ON CONFLICT DO NOTHING;

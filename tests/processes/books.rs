@@ -131,6 +131,9 @@ pub struct State {
 
 /// A backend with such tables.
 pub trait Books: Backend {
+    /// One process at a time uses the database, and knows that.
+    const ONE_PROCESS: bool;
+
     /// A service on the database at `place`.
     fn service(place: &str) -> JobSvcConfigBuilder<Self>;
 
@@ -195,6 +198,7 @@ pub trait Books: Backend {
 macro_rules! books {
     (
         $backend:ty,
+        one_process: $one_process:literal,
         uuid: $uuid:literal,
         now: $now:literal,
         micros: $micros:expr,
@@ -203,6 +207,8 @@ macro_rules! books {
         pool: $pool:expr $(,)?
     ) => {
         impl Books for $backend {
+            const ONE_PROCESS: bool = $one_process;
+
             fn service(place: &str) -> JobSvcConfigBuilder<Self> {
                 $service(place)
             }
@@ -348,6 +354,7 @@ type EndRow = (
 
 books!(
     Postgres,
+    one_process: false,
     uuid: "uuid",
     now: "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint",
     micros: |column| format!("(extract(epoch FROM {column}) * 1000000)::bigint"),
@@ -364,6 +371,7 @@ books!(
 
 books!(
     Sqlite,
+    one_process: true,
     uuid: "blob",
     now: "CAST(round(unixepoch('now', 'subsec') * 1000) AS INTEGER) * 1000",
     micros: str::to_owned,

@@ -47,7 +47,7 @@ const HAPPENED: Happened = Happened {
     always: &[
         "runs killed at work",
         "lost",
-        "released",
+        "interrupted",
         "overlaps",
         "losers at work",
         "begins cut",

@@ -47,7 +47,7 @@ pub async fn judge<B: Books>(
 ) {
     let mut evidence = B::read(pool).await.unwrap();
     evidence.processes = processes;
-    let (mut violations, counts) = audit(&evidence, terms());
+    let (mut violations, counts) = audit(&evidence, terms::<B>());
     violations.extend(tell_events(jobs, &evidence).await);
     println!("{counts}");
     for violation in violations.iter().take(SHOWN_MAX) {
@@ -64,7 +64,7 @@ pub async fn judge<B: Books>(
     }
 }
 
-fn terms() -> Terms {
+fn terms<B: Books>() -> Terms {
     let micros = |span: Duration| span.as_micros() as Micros;
     Terms {
         lease: micros(LEASE),
@@ -73,6 +73,7 @@ fn terms() -> Terms {
         // By its next heartbeat, which may time out once.
         told_within: micros(LEASE),
         slack: micros(LEASE / 2),
+        one_process: B::ONE_PROCESS,
     }
 }
 

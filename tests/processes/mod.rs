@@ -29,6 +29,8 @@ enum Role {
     Postgres,
     /// Runs the jobs of [`named`] on SQLite.
     Sqlite,
+    /// Runs a job on SQLite that does not end while it lives.
+    StuckOnSqlite,
     /// Runs the jobs of [`workload`] on Postgres.
     ChaosOnPostgres,
     /// Runs the jobs of [`workload`] on SQLite.
@@ -36,9 +38,10 @@ enum Role {
 }
 
 impl Role {
-    const ALL: [Self; 4] = [
+    const ALL: [Self; 5] = [
         Self::Postgres,
         Self::Sqlite,
+        Self::StuckOnSqlite,
         Self::ChaosOnPostgres,
         Self::ChaosOnSqlite,
     ];
@@ -47,6 +50,7 @@ impl Role {
         match self {
             Self::Postgres => "postgres",
             Self::Sqlite => "sqlite",
+            Self::StuckOnSqlite => "stuck on sqlite",
             Self::ChaosOnPostgres => "chaos on postgres",
             Self::ChaosOnSqlite => "chaos on sqlite",
         }
@@ -65,6 +69,7 @@ async fn a_worker_process() {
     match role.expect("the parent knows the roles") {
         Role::Postgres => named::work_on_postgres(&brief).await,
         Role::Sqlite => named::work_on_sqlite(&brief).await,
+        Role::StuckOnSqlite => sqlite::be_stuck(&brief).await,
         Role::ChaosOnPostgres => process::live::<job::Postgres>(&brief).await,
         Role::ChaosOnSqlite => process::live::<job::Sqlite>(&brief).await,
     }

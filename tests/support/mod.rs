@@ -53,6 +53,7 @@ pub fn history(job: &Job) -> Vec<&'static str> {
             Kind::Failed { .. } => "failed",
             Kind::Errored { .. } => "errored",
             Kind::Aborted => "aborted",
+            Kind::Released => "released",
             Kind::LeaseLost { .. } => "lease lost",
             _ => "unknown",
         })

@@ -280,20 +280,36 @@ mod sqlite {
 
     impl JobSvcConfigBuilder<Sqlite> {
         /// The file, created if it is missing; `:memory:` for none. Give this
-        /// or a pool. At most one process may use it at a time.
+        /// or a pool.
+        ///
+        /// One process at a time should use it; a lock on an empty file beside it,
+        /// `<file>-job-lock`, tells whether another does. If none does,
+        /// [`Jobs::init`](crate::Jobs::init) takes back what an earlier process left
+        /// running when it was killed: those jobs are due at once, at the same
+        /// attempt, and it counts as an interruption, not as a crash. If another
+        /// does, that is told to `tracing`, and such jobs wait until their leases run
+        /// out, as they do in all other databases.
         pub fn path(mut self, path: impl Into<PathBuf>) -> Self {
             self.backend.path = Some(path.into());
             self
         }
 
         /// A pool of the application's. Give this or a path.
+        ///
+        /// A file that is not in WAL mode is set to it, for good, which is told to
+        /// `tracing`; [`Jobs::init`](crate::Jobs::init) refuses it if that cannot be
+        /// done within 5 s. The service opens one further connection with the same
+        /// options, but with a busy timeout of 20 s. Give the pool one, too: while the
+        /// worker writes, transactions of the application wait for it.
         pub fn pool(mut self, pool: sqlx::SqlitePool) -> Self {
             self.backend.pool = Some(pool);
             self
         }
 
-        /// Whether [`Jobs::init`](crate::Jobs::init) runs the migrations.
-        /// Default: with a path yes, with a pool no.
+        /// Whether [`Jobs::init`](crate::Jobs::init) makes or upgrades the tables if
+        /// they do not fit. It keeps to tables of its own: migrations of the
+        /// application on the same file are not disturbed. Default: with a path yes,
+        /// with a pool no.
         pub fn exec_migrations(mut self, exec_migrations: bool) -> Self {
             self.backend.exec_migrations = Some(exec_migrations);
             self

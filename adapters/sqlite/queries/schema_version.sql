@@ -1,5 +1,5 @@
 -- Which version the tables are.
 --
 -- Invariant: writes nothing.
--- Index: none; the table has one row.
-SELECT version, compatible_since FROM job_schema
+-- Index: the primary key, its last entry.
+SELECT version, compatible_since FROM job_schema ORDER BY version DESC LIMIT 1

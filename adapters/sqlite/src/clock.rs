@@ -5,7 +5,6 @@
 //! never, whatever it shows. One process uses a file, so the process knows all clocks.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -16,7 +15,6 @@ use thiserror::Error;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
-use crate::sql;
 use crate::store::SqliteStore;
 
 /// How long a store may outlast its service, whose tasks have to end.
@@ -65,13 +63,9 @@ impl SqliteStore {
     ///
     /// [`ClockError::InUse`] if there is another clock, or when the database fails.
     pub async fn with_clock(self, clock: ClockId) -> Result<Self, ClockError> {
-        let file = sqlx::query_scalar(sql::DATABASE_FILE).fetch_one(self.writer());
-        let file: Option<String> = file.await?;
-        let Some(file) = file.filter(|file| !file.is_empty()) else {
+        let Some(file) = self.file().await? else {
             return Ok(self);
         };
-        // It blocks for no longer than a look at each directory of the path takes.
-        let file = fs::canonicalize(&file).unwrap_or_else(|_| file.into());
         let in_use = InUse::note(file, clock).await?;
         Ok(self.noting(in_use))
     }

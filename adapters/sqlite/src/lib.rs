@@ -7,10 +7,12 @@
 mod claim;
 mod clock;
 mod error;
+mod file;
 mod find;
 mod finish;
 mod lease;
 mod open;
+mod presence;
 mod reclaim;
 mod row;
 mod schema;
@@ -19,7 +21,9 @@ mod sql;
 mod store;
 
 pub use clock::ClockError;
+pub use file::FileError;
 pub use open::OpenOptions;
+pub use presence::StartError;
 pub use schema::{SCHEMA_VERSION, SchemaError, migrator};
 pub use sql::QUERIES;
 pub use store::{SqliteStore, begin_immediate};

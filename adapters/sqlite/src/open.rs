@@ -4,7 +4,20 @@ use std::path::Path;
 use std::time::Duration;
 
 use sqlx::SqlitePool;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqliteLockingMode, SqlitePoolOptions,
+    SqliteSynchronous,
+};
+
+/// How long what the store writes waits for others that write. Longer than any
+/// of them should take.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(20);
+/// Bytes that the write-ahead log keeps for later when it begins anew. SQLite
+/// does that about every 1,000 pages, 4 MiB, unless a reader pins what is in it;
+/// with room for four times that, an ordinary log is never cut and grown again,
+/// and what a slow reader made of it is given back. SQLite's own default is to
+/// keep all of it for ever.
+const LOG_KEPT_BYTES: &str = "16777216";
 
 /// How SQLite writes a database without a file.
 const IN_MEMORY: &str = ":memory:";
@@ -27,7 +40,7 @@ pub struct OpenOptions {
 impl Default for OpenOptions {
     fn default() -> Self {
         Self {
-            busy_timeout: Duration::from_secs(20),
+            busy_timeout: BUSY_TIMEOUT,
             connections_max: 5,
         }
     }
@@ -41,7 +54,8 @@ pub(crate) struct Pools {
 }
 
 impl Pools {
-    pub(crate) async fn open(place: &Path, options: &OpenOptions) -> Result<Self, sqlx::Error> {
+    /// Opens nothing yet.
+    pub(crate) fn at(place: &Path, options: &OpenOptions) -> Result<Self, sqlx::Error> {
         let connect = connect_options(place)?.busy_timeout(options.busy_timeout);
         if is_in_memory(&connect) {
             return Ok(Self {
@@ -49,24 +63,34 @@ impl Pools {
                 writer: None,
             });
         }
-        let connect = connect
+        let connect = in_wal_mode(connect)
             .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full);
         let pool = SqlitePoolOptions::new()
             .max_connections(options.connections_max.max(1))
-            .connect_with(connect.clone())
-            .await?;
+            .connect_lazy_with(connect.clone());
         let writer = Some(only_connection(connect));
         Ok(Self { pool, writer })
     }
 
+    /// Opens nothing yet.
     pub(crate) fn of(pool: SqlitePool) -> Self {
         let connect = pool.connect_options();
-        let has_file = !is_in_memory(&connect);
-        let writer = has_file.then(|| only_connection(connect.as_ref().clone()));
+        let writer = (!is_in_memory(&connect)).then(|| {
+            // The application may have none, or keep a file to one connection.
+            let connect = in_wal_mode(connect.as_ref().clone())
+                .busy_timeout(BUSY_TIMEOUT)
+                .locking_mode(SqliteLockingMode::Normal);
+            only_connection(connect)
+        });
         Self { pool, writer }
     }
+}
+
+fn in_wal_mode(options: SqliteConnectOptions) -> SqliteConnectOptions {
+    options
+        .journal_mode(SqliteJournalMode::Wal)
+        .pragma("journal_size_limit", LOG_KEPT_BYTES)
 }
 
 /// A path, or a URL that begins with `sqlite:`.

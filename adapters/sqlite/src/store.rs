@@ -10,7 +10,9 @@ use sqlx::{Acquire, Sqlite, SqliteConnection, SqlitePool, Transaction};
 
 use crate::clock::InUse;
 use crate::error::{commit_failed, failed};
+use crate::file::FileError;
 use crate::open::{OpenOptions, Pools};
+use crate::presence::Presence;
 use crate::{claim, find, finish, lease, reclaim, spawn, sql};
 
 /// The store on SQLite. Cheap to clone; clones share their connections.
@@ -29,6 +31,8 @@ pub struct SqliteStore {
     writer: Option<SqlitePool>,
     /// That its file is in use with an artificial clock, until it is closed.
     clock: Arc<Mutex<Option<InUse>>>,
+    /// That this process uses its file, until it is closed.
+    presence: Arc<Mutex<Option<Presence>>>,
 }
 
 impl SqliteStore {
@@ -42,8 +46,8 @@ impl SqliteStore {
     ///
     /// # Errors
     ///
-    /// When the file cannot be opened, or is no database.
-    pub async fn open(place: impl AsRef<Path>) -> Result<Self, sqlx::Error> {
+    /// When the file cannot be opened, is no database, or cannot be in WAL mode.
+    pub async fn open(place: impl AsRef<Path>) -> Result<Self, FileError> {
         Self::open_with(place, &OpenOptions::default()).await
     }
 
@@ -51,24 +55,40 @@ impl SqliteStore {
     ///
     /// # Errors
     ///
-    /// When the file cannot be opened, or is no database.
+    /// As [`SqliteStore::open`].
     pub async fn open_with(
         place: impl AsRef<Path>,
         options: &OpenOptions,
-    ) -> Result<Self, sqlx::Error> {
-        Ok(Self::on(Pools::open(place.as_ref(), options).await?))
+    ) -> Result<Self, FileError> {
+        let store = Self::on(Pools::at(place.as_ref(), options)?);
+        store.enter_wal_mode().await?;
+        Ok(store)
     }
 
     /// A store on the database of an application's pool. Opens nothing yet.
+    /// [`SqliteStore::on_pool`] does, and finds out whether it fits.
     ///
     /// The store opens one connection of its own with the options of the pool,
     /// so that an application which uses up its pool cannot keep a worker from
-    /// renewing its leases. Give them WAL mode and a busy timeout. In memory,
-    /// the store uses the pool itself; give it exactly one connection, without
-    /// an idle timeout and a maximal lifetime, because each connection is a
-    /// database of its own.
+    /// renewing its leases; but in WAL mode, with a busy timeout of 20 s. In
+    /// memory, the store uses the pool itself; give it exactly one connection,
+    /// without an idle timeout and a maximal lifetime, because each connection
+    /// is a database of its own.
     pub fn new(pool: SqlitePool) -> Self {
         Self::on(Pools::of(pool))
+    }
+
+    /// As [`SqliteStore::new`], and sets the file to WAL mode if it is in another.
+    /// That is for ever and for all connections, and is told to `tracing`.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be opened or cannot be in WAL mode, or when the options
+    /// of the pool take it out of that.
+    pub async fn on_pool(pool: SqlitePool) -> Result<Self, FileError> {
+        let store = Self::new(pool);
+        store.enter_wal_mode_beside_pool().await?;
+        Ok(store)
     }
 
     fn on(Pools { pool, writer }: Pools) -> Self {
@@ -76,17 +96,21 @@ impl SqliteStore {
             pool,
             writer,
             clock: Arc::default(),
+            presence: Arc::default(),
         }
     }
 
     /// Notes that its file is in use, until it is closed, or the last clone is dropped.
     pub(crate) fn noting(self, in_use: InUse) -> Self {
-        *self.clock_in_use() = Some(in_use);
+        *locked(&self.clock) = Some(in_use);
         self
     }
 
-    fn clock_in_use(&self) -> MutexGuard<'_, Option<InUse>> {
-        self.clock.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Notes that this process uses its file, until it is closed, or the last clone is
+    /// dropped.
+    pub(crate) fn present(self, presence: Presence) -> Self {
+        *locked(&self.presence) = Some(presence);
+        self
     }
 
     /// The application's pool.
@@ -127,12 +151,23 @@ impl SqliteStore {
     }
 
     /// Closes the store's own connection. The application's pool stays open,
-    /// and from now on the store uses that. Other artificial clocks are let onto the file.
+    /// and from now on the store uses that. Other artificial clocks are let onto the file,
+    /// and other processes no longer hear that this one uses it.
     pub async fn close(&self) {
+        self.close_writer().await;
+        drop(locked(&self.clock).take());
+        drop(locked(&self.presence).take());
+    }
+
+    pub(crate) async fn close_writer(&self) {
         if let Some(writer) = &self.writer {
             writer.close().await;
         }
-        drop(self.clock_in_use().take());
+    }
+
+    /// Whether it has a file, and so a connection of its own.
+    pub(crate) fn has_file(&self) -> bool {
+        self.writer.is_some()
     }
 
     pub(crate) fn writer(&self) -> &SqlitePool {
@@ -156,6 +191,11 @@ impl Store for SqliteStore {
             // Nothing was written, so there is no outcome to be unknown.
             transaction.commit().await.map_err(failed)?;
             return Ok(reply);
+        }
+        if let Command::Claim(claim) = command
+            && let Some(presence) = locked(&self.presence).as_ref()
+        {
+            presence.note_worker(claim.id.worker);
         }
         let mut transaction = begin_immediate(self.writer()).await.map_err(failed)?;
         let reply = run(&mut transaction, now, command).await?;
@@ -240,7 +280,8 @@ async fn run(
     }
 }
 
-async fn time(
+/// The time of a command that brings none along.
+pub(crate) async fn time(
     connection: &mut SqliteConnection,
     now: Option<Timestamp>,
 ) -> Result<Timestamp, StoreError> {
@@ -249,4 +290,8 @@ async fn time(
     }
     let now = sqlx::query_scalar(sql::NOW).fetch_one(connection);
     Ok(Timestamp::from_micros(now.await.map_err(failed)?))
+}
+
+fn locked<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }

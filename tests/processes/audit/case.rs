@@ -10,6 +10,9 @@ use super::{End, Evidence, Findings, Process, Spec, Terms};
 use crate::processes::books::{Line, Meant, Micros, State};
 use crate::processes::workload::Kind;
 
+/// Times of SQLite are whole milliseconds.
+const ROUNDING: Micros = 1_000;
+
 pub struct Case<'a> {
     pub evidence: &'a Evidence,
     pub terms: Terms,
@@ -149,6 +152,20 @@ impl<'a> Case<'a> {
         })
     }
 
+    /// Whether the run was still recorded as running when its process was killed,
+    /// which the next process of its database knows.
+    pub fn was_left(&self, end: &End) -> bool {
+        let process = self.processes.get(&end.worker);
+        let killed = process.filter(|process| process.killed && self.terms.one_process);
+        killed.is_some_and(|process| end.ended_at > process.ended_at.1 + ROUNDING)
+    }
+
+    /// When a worker first polled after this time.
+    pub fn next_poll(&self, from: Micros) -> Option<Micros> {
+        let polls = self.polls.values().copied();
+        polls.filter(|at| *at > from).min()
+    }
+
     /// Until when the runner was at work: it ended, was dropped, or died with
     /// its process.
     pub fn active_until(&self, run: &RunCase<'_>, seen: &Seen) -> Micros {
@@ -156,11 +173,10 @@ impl<'a> Case<'a> {
         let died = died.map_or(Micros::MAX, |process| process.ended_at.1);
         // What was dropped so that its job could be put back, and then its
         // process died before that was written down.
-        let put_back = matches!(run.end.end, RunEnd::Released | RunEnd::Interrupted);
-        let released = put_back.then_some(run.end.ended_at);
+        let put_back = (run.end.end == RunEnd::Interrupted).then_some(run.end.ended_at);
         let ended = seen.ending.map(|(at, _)| at);
         let ended = [ended, seen.dropped_at].into_iter().flatten().min();
-        ended.or(released).unwrap_or(died).min(died)
+        ended.or(put_back).unwrap_or(died).min(died)
     }
 }
 

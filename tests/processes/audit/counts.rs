@@ -56,6 +56,9 @@ impl Counts {
                     RunEnd::Interrupted => "interrupted",
                     RunEnd::Undecodable => "undecodable",
                 });
+                if case.was_left(run.end) {
+                    self.add("taken back at a start");
+                }
                 let Some(seen) = &run.seen else {
                     self.add("claims without a run");
                     continue;

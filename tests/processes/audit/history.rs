@@ -131,20 +131,15 @@ fn explained(case: &Case<'_>, run: &RunCase<'_>, meant: Option<Meant>) -> bool {
         RunEnd::Retried | RunEnd::Errored => {
             meant == Some(Meant::Fail) && end.error.as_deref() == Some(AS_ORDERED)
         }
+        // A worker without room, or one that is asked to shut down, puts back what it
+        // has claimed and not begun.
+        RunEnd::Released => run.seen.is_none(),
         RunEnd::Interrupted => {
             let process = case.processes.get(&end.worker);
             let asked = process.and_then(|process| process.asked_at);
-            asked.is_some_and(|at| at <= end.ended_at)
+            asked.is_some_and(|at| at <= end.ended_at) || case.was_left(end)
         }
-        // All configs of this workload can be decoded.
         RunEnd::Undecodable => false,
-        RunEnd::Released => {
-            let process = case.processes.get(&end.worker);
-            let asked = process.and_then(|process| process.asked_at);
-            let asked = asked.is_some_and(|at| at <= end.ended_at);
-            // A worker without room puts back what it has claimed ahead.
-            asked || run.seen.is_none()
-        }
         // `leases` asks for more.
         RunEnd::Lost | RunEnd::Abandoned => true,
     }

@@ -14,6 +14,7 @@ pub fn judge(case: &Case<'_>, job: &JobCase<'_>, findings: &mut Findings, counts
         judge_loss(case, run.end, findings);
     }
     for run in &job.runs {
+        judge_left(case, run.end, findings);
         judge_telling(case, run, findings);
     }
     let runs = job.runs.iter();
@@ -71,6 +72,28 @@ fn judge_loss(case: &Case<'_>, end: &End, findings: &mut Findings) {
         let late = end.ended_at - by;
         format!("{} was taken back {late} µs too late", name(end))
     });
+}
+
+/// What a killed process left is taken back before the next one works, and costs
+/// neither an attempt nor a crash.
+fn judge_left(case: &Case<'_>, end: &End, findings: &mut Findings) {
+    if !case.was_left(end) {
+        return;
+    }
+    findings.demand(end.end == RunEnd::Interrupted, "left.unlike", || {
+        let (name, end) = (name(end), end.end);
+        format!("{name} was left running by a process that was killed, and ended as {end:?}")
+    });
+    let died_at = case.processes[&end.worker].ended_at.1;
+    let next = case.next_poll(died_at);
+    findings.demand(
+        next.is_none_or(|next| end.ended_at <= next),
+        "left.late",
+        || {
+            let (name, at) = (name(end), end.ended_at);
+            format!("{name} was taken back at {at}, and the next process worked at {next:?}")
+        },
+    );
 }
 
 /// Who kept its lease is told that it is lost only after it could not be renewed.

@@ -93,6 +93,9 @@ pub struct Terms {
     pub told_within: Micros,
     /// For what has a limit that the machine may be late for.
     pub slack: Micros,
+    /// One process at a time uses the database: what one leaves running that is
+    /// killed is taken back by the next, before that works.
+    pub one_process: bool,
 }
 
 /// A broken promise.

@@ -39,7 +39,7 @@ fn the_judge_does_not_object_to_an_honest_tale() {
         ("losers dropped", 1),
         ("runs killed at work", 3),
         ("abandoned", 1),
-        ("released", 1),
+        ("interrupted", 1),
     ];
     for (what, n) in expected {
         assert_eq!(counts.of(what), n, "{what}: {counts}");
@@ -297,6 +297,41 @@ fn a_lease_that_is_lost_without_need_is_found() {
             }
         }
     });
+}
+
+/// What the judge objects to where one process at a time uses the database.
+#[track_caller]
+fn check_one_process(expected: &[&str], lie: impl FnOnce(&mut Tale)) {
+    let mut tale = one_after_the_other();
+    lie(&mut tale);
+    let terms = Terms {
+        one_process: true,
+        ..TERMS
+    };
+    let (violations, _) = audit(&tale.0, terms);
+    let rules: Vec<_> = violations.iter().map(|violation| violation.rule).collect();
+    assert_eq!(rules, expected);
+}
+
+#[test]
+fn what_a_killed_process_left_and_the_next_does_not_take_back_as_it_should_is_found() {
+    check_one_process(&[], |_| {});
+    check_one_process(&["left.late"], |tale| {
+        let end = tale.end(IN_TX, 1);
+        (end.ended_at, end.next_due_at) = (2_010 * MS, Some(2_010 * MS));
+        tale.end(IN_TX, 2).claimed_at = 2_010 * MS;
+    });
+    check_one_process(&["history.attempt", "lost.early", "left.unlike"], |tale| {
+        tale.end(IN_TX, 1).end = RunEnd::Lost;
+    });
+    // By nothing but a shutdown while it lived.
+    check_one_process(&["history.unmeant"], |tale| {
+        let end = tale.end(IN_TX, 1);
+        (end.ended_at, end.next_due_at) = (900 * MS, Some(900 * MS));
+    });
+    // Elsewhere it waits for its lease.
+    let (violations, _) = audit(&one_after_the_other().0, TERMS);
+    assert_eq!(violations[0].rule, "history.unmeant");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use job_engine::{Command, Reply, StoreError, Timestamp};
-use job_sqlite::{ClockError, SqliteStore};
+use job_sqlite::{ClockError, FileError, SqliteStore, StartError};
 use job_tokio::ClockHandle;
 use sqlx::{Sqlite, SqlitePool, Transaction};
 
@@ -41,8 +41,8 @@ impl Backend for Sqlite {
     ) -> Result<(Self::Pool, Self::Store), JobError> {
         let own_pool = options.path.is_some();
         let mut store = match (options.pool, options.path) {
-            (Some(pool), None) => SqliteStore::new(pool),
-            (None, Some(path)) => SqliteStore::open(path).await?,
+            (Some(pool), None) => SqliteStore::on_pool(pool).await.map_err(file_error)?,
+            (None, Some(path)) => SqliteStore::open(path).await.map_err(file_error)?,
             _ => return Err(JobError::Config("set one of path and pool".to_owned())),
         };
         if options.exec_migrations.unwrap_or(own_pool) {
@@ -51,9 +51,12 @@ impl Backend for Sqlite {
         }
         let checked = store.check_schema().await;
         checked.map_err(|error| JobError::Migration(error.into()))?;
-        if let Some(clock) = clock.artificial_id() {
-            store = store.with_clock(clock).await.map_err(clock_error)?;
+        store.check_writable().await.map_err(file_error)?;
+        if let Some(id) = clock.artificial_id() {
+            store = store.with_clock(id).await.map_err(clock_error)?;
         }
+        let started = store.start(clock.store_time()).await;
+        let store = started.map_err(start_error)?;
         Ok((store.pool().clone(), store))
     }
 
@@ -111,6 +114,21 @@ impl CallerTransaction<Sqlite> for Transaction<'static, Sqlite> {
         // Its failure means that the connection is broken, and SQLite rolls
         // back by itself.
         let _ = Transaction::rollback(self).await;
+    }
+}
+
+fn file_error(error: FileError) -> JobError {
+    match error {
+        FileError::Database(error) => error.into(),
+        error => JobError::Config(error.to_string()),
+    }
+}
+
+fn start_error(error: StartError) -> JobError {
+    match error {
+        StartError::Database(error) => error.into(),
+        StartError::TakeBack(error) => error.into(),
+        error => JobError::Config(error.to_string()),
     }
 }
 

@@ -64,6 +64,11 @@ pub(crate) const EXPECTED: &[Expected] = &[
         cases: || vec![case("the only one", 1, [])],
     },
     Expected {
+        name: "database_mode",
+        plan: &[],
+        cases: || vec![case("the only one", 1, [])],
+    },
+    Expected {
         name: "find_job",
         plan: &[
             "SEARCH live USING PRIMARY KEY (id=?) LEFT-JOIN",
@@ -132,6 +137,16 @@ pub(crate) const EXPECTED: &[Expected] = &[
         },
     },
     Expected {
+        name: "interrupt",
+        plan: &["SCAN job_live USING COVERING INDEX job_live_running"],
+        cases: interrupts,
+    },
+    Expected {
+        name: "interrupt_runs",
+        plan: &["SCAN job_live USING INDEX job_live_running"],
+        cases: interrupts,
+    },
+    Expected {
         name: "lapsed",
         // All of it, which is what runs.
         plan: &["SCAN job_live USING INDEX job_live_running"],
@@ -155,6 +170,16 @@ pub(crate) const EXPECTED: &[Expected] = &[
     },
     Expected {
         name: "lock",
+        plan: &[],
+        cases: || vec![case("the only one", 0, [])],
+    },
+    Expected {
+        name: "migration_begin",
+        plan: &[],
+        cases: || vec![case("the only one", 0, [])],
+    },
+    Expected {
+        name: "migration_end",
         plan: &[],
         cases: || vec![case("the only one", 0, [])],
     },
@@ -186,6 +211,19 @@ pub(crate) const EXPECTED: &[Expected] = &[
             let (worker, seq) = claim();
             let until = number(START.as_micros());
             vec![case("a claim", 5, [id(worker), number(seq), until])]
+        },
+    },
+    Expected {
+        name: "running",
+        plan: &["SCAN job_live USING COVERING INDEX job_live_running"],
+        cases: || vec![case("some do", 1, [array(std::iter::empty())])],
+    },
+    Expected {
+        name: "schema_parts",
+        plan: &[],
+        cases: || {
+            let names = ["job_live", "job_live_pending", "none"].map(|name| json!(name));
+            vec![case("one is missing", 2, [array(names.into_iter())])]
         },
     },
     Expected {
@@ -256,6 +294,19 @@ fn finds(found: [usize; 2]) -> Vec<Case> {
         case("a long history", found[0], [id(job(1))]),
         case("a short history", found[1], [id(job(2))]),
         case("no such job", 0, [id(Uuid::max())]),
+    ]
+}
+
+/// All that runs, and what runs by other workers than the one of a claim.
+fn interrupts() -> Vec<Case> {
+    let all = RUNNING as usize;
+    let (worker, _) = claim();
+    let workers = array([json!(hex(worker))].into_iter());
+    let now = || number(START.as_micros());
+    vec![
+        case("all", all, [array(std::iter::empty()), now()]),
+        // It is one of five.
+        case("of others", all / 5 * 4, [workers, now()]),
     ]
 }
 

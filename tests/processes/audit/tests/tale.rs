@@ -11,6 +11,7 @@ pub const TERMS: Terms = Terms {
     still_max: 400 * MS,
     told_within: 4 * SECOND,
     slack: SECOND,
+    one_process: false,
 };
 
 /// Lives all along.
@@ -289,5 +290,24 @@ pub fn honest() -> Tale {
     };
     tale.line(0, never);
     tale.line(0, Line::RolledBack { job: NEVER });
+    tale
+}
+
+/// A tale of one process at a time: a killed one, and the next. It takes back what
+/// the first left, before it polls at the second second.
+pub fn one_after_the_other() -> Tale {
+    let mut tale = Tale(Evidence::default());
+    tale.0.processes = [KILLED, STEADY].map(process).into();
+    tale.process(KILLED).killed = true;
+    tale.process(KILLED).ended_at = (SECOND, SECOND + MS);
+    tale.process(STEADY).started_at = SECOND + 2 * MS;
+    for (worker, at) in [(KILLED, 0), (STEADY, 2 * SECOND)] {
+        tale.line(at, Line::Polls { worker });
+    }
+    tale.job(IN_TX, "in_tx", Order::default());
+    tale.asked(IN_TX);
+    tale.claim(IN_TX, KILLED, 500 * MS, 1_900 * MS, RunEnd::Interrupted);
+    tale.completes(IN_TX, STEADY, 2 * SECOND);
+    tale.enters(IN_TX, 2, 0);
     tale
 }
