@@ -216,7 +216,7 @@ async fn each_schema_may_have_a_clock_of_its_own() {
 
 #[tokio::test]
 async fn behind_a_pooler_clocks_are_not_told_apart() {
-    let database = TestDatabase::create().await;
+    let database = TestDatabase::create().await.behind_a_pooler();
     let mut services = Vec::new();
     for _ in 0..2 {
         let config = JobSvcConfig::builder()

@@ -10,6 +10,7 @@ mod engine_purity;
 mod faults;
 mod json_schema;
 mod outage;
+mod poolers;
 mod postgres;
 mod processes;
 mod properties;

@@ -148,7 +148,7 @@ async fn the_tables_can_be_in_a_schema_of_their_own() {
 
 #[tokio::test]
 async fn without_announcements_jobs_are_found_by_polling() {
-    let database = TestDatabase::create().await;
+    let database = TestDatabase::create().await.behind_a_pooler();
     let config = || {
         JobSvcConfig::builder()
             .pg_con(database.url())

@@ -1,19 +1,21 @@
-# Sourced by the scripts that need a throwaway PostgreSQL server: starts one in a
-# directory of its own, installs it if it is missing, and leaves nothing behind.
+# Sourced by the scripts that need a throwaway PostgreSQL server, and a pooler before
+# it: starts them in a directory of their own, installs what is missing, and leaves
+# nothing behind.
 #
-# Before it is sourced, these are set:
+# These are set, the first before it is sourced, the second before a server is provided:
 #   name             what the script calls itself in what it prints
 #   server_settings  lines for the server's postgresql.conf
 #
-# It offers `say`, `fail`, `run` for each step, `apt_install`, and `provide_server`,
-# which names the server in DATABASE_URL. It takes the traps of the signals and of
-# EXIT.
+# It offers `say`, `fail`, `run` for each step, `apt_install`, `provide_server`, which
+# names the server in DATABASE_URL, `provide_pooler`, which names the pooler in
+# JOB_TEST_POOLER_URL, and `remove_servers`, which ends both and removes their
+# directory. It takes the traps of the signals and of EXIT.
 # shellcheck shell=bash
 
-# How many servers to try: each takes a random port, and another process may
-# have taken that before.
+# How many servers or poolers to try: each takes a random port, and another process
+# may have taken that before.
 STARTS_MAX=10
-# How long, in seconds, a server may take until it accepts connections.
+# How long, in seconds, one may take until it accepts connections.
 START_TIMEOUT=60
 # How long, in seconds, a step may take to stop before it is killed.
 STOP_TIMEOUT=10
@@ -29,11 +31,13 @@ fail() {
 
 # --- What runs, and how it ends ---------------------------------------------
 
-# The process group of the current step, the server, its directory, and what else
-# is to be removed.
+# The process group of the current step, the server, the pooler, their directory and
+# user (nothing if that is the current one), and what else is to be removed.
 step=
 server=
+pooler=
 dir=
+user=
 leftovers=()
 
 # Runs a command as a process group of its own. So a signal to this script is
@@ -72,17 +76,32 @@ stop_server() {
     server=
 }
 
-clean_up() {
-    local status=$?
-    trap '' HUP INT TERM
-    stop_step
+# It is its own process group, with whatever made it the server's user.
+stop_pooler() {
+    [[ -n $pooler ]] || return 0
+    kill -KILL -- "-$pooler" 2>/dev/null || true
+    wait "$pooler" 2>/dev/null || true
+    pooler=
+}
+
+# Ends the server and the pooler, and leaves nothing of them behind.
+remove_servers() {
+    stop_pooler
     if [[ -n $server ]]; then
         say "stopping the server"
         stop_server
     fi
     if [[ -n $dir ]]; then
         rm -rf -- "$dir"
+        dir=
     fi
+}
+
+clean_up() {
+    local status=$?
+    trap '' HUP INT TERM
+    stop_step
+    remove_servers
     rm -f -- "${leftovers[@]}"
     exit "$status"
 }
@@ -123,6 +142,21 @@ apt_install_postgres() {
     return "$status"
 }
 
+# Installed as a package, PgBouncer starts at once, and with the machine. Nobody asked
+# for that, either: what packages ask before they start something says no meanwhile.
+apt_install_pooler() {
+    local as_root=() asked=/usr/sbin/policy-rc.d ours='' status=0
+    ((EUID == 0)) || as_root=(sudo)
+    if [[ ! -e $asked ]]; then
+        ours=$asked
+        "${as_root[@]}" sh -c "printf '#!/bin/sh\nexit 101\n' >$asked && chmod 755 $asked"
+    fi
+    apt_install pgbouncer || status=$?
+    [[ -z $ours ]] || "${as_root[@]}" rm -f "$ours"
+    ((status != 0)) || "${as_root[@]}" update-rc.d pgbouncer disable || status=$?
+    return "$status"
+}
+
 # Prints the directory of the server's programs: those in PATH, else the newest.
 postgres_bin() {
     if command -v initdb >/dev/null && command -v postgres >/dev/null; then
@@ -137,7 +171,7 @@ postgres_bin() {
 
 # --- The server -------------------------------------------------------------
 
-# PostgreSQL refuses to run as root. Prints the user to run it as; nothing if
+# PostgreSQL and PgBouncer refuse to run as root. Prints the user to run it as; nothing if
 # that is the current one.
 server_user() {
     ((EUID == 0)) || return 0
@@ -149,6 +183,22 @@ server_user() {
         fi
     done
     fail "the server does not run as root, and there is neither a user postgres nor nobody"
+}
+
+# Makes the directory of the server and of the pooler, and finds their user.
+make_dir() {
+    [[ -z $dir ]] || return 0
+    user=$(server_user)
+    # A TMPDIR of root may be closed to the server's user.
+    local parent=${TMPDIR:-/tmp}
+    [[ -z $user ]] || parent=/tmp
+    dir=$(mktemp -d "$parent/job-tests.XXXXXX")
+    [[ -z $user ]] || chown -- "$user" "$dir"
+}
+
+# Prints a port to try: below the range from which systems pick ports for connections.
+random_port() {
+    echo $((20000 + RANDOM % 10000))
 }
 
 # Becomes the server's user and runs a command in a directory that it can read.
@@ -202,24 +252,25 @@ start_server() {
     return 1
 }
 
-# Starts a server of our own, and names it in DATABASE_URL.
+# Starts a server of our own, and names it in DATABASE_URL. Takes the directory of
+# its programs; without it, they are looked for, and installed.
 provide_server() {
-    bin=$(postgres_bin) || {
+    bin=${1:-}
+    [[ -n $bin ]] || bin=$(postgres_bin) || {
         apt_install_postgres
         bin=$(postgres_bin) || fail "PostgreSQL was installed, but is not where it should be"
     }
-    user=$(server_user)
-    # A TMPDIR of root may be closed to the server's user.
-    local parent=${TMPDIR:-/tmp}
-    [[ -z $user ]] || parent=/tmp
-    dir=$(mktemp -d "$parent/job-tests.XXXXXX")
-    [[ -z $user ]] || chown -- "$user" "$dir"
+    make_dir
+    # What is given may be closed to the server's user: in a home, say.
+    if ! (as_server_user test -x "$bin/postgres"); then
+        cp -R -- "$bin/.." "$dir/programs"
+        bin=$dir/programs/bin
+    fi
     say "making a cluster in $dir, with $("$bin/postgres" --version)"
     make_cluster
     local start port
     for ((start = 1; start <= STARTS_MAX; start++)); do
-        # Below the range from which systems pick ports for connections.
-        port=$((20000 + RANDOM % 10000))
+        port=$(random_port)
         say "starting the server on port $port${user:+ as $user}"
         if start_server "$port"; then
             export DATABASE_URL="postgres://postgres@127.0.0.1:$port/postgres"
@@ -229,4 +280,96 @@ provide_server() {
     done
     cat "$dir/server.log" >&2
     fail "could not start the server"
+}
+
+# --- The pooler -------------------------------------------------------------
+
+# Prints a part of a URL as it was before it was escaped.
+unescaped() {
+    printf '%b' "${1//%/\\x}"
+}
+
+# Prints a value of PgBouncer's connection strings.
+quoted() {
+    printf "'%s'" "${1//\'/\'\'}"
+}
+
+# Writes the pooler's settings: those it comes with, in transaction mode, for each
+# database of the server that DATABASE_URL names, in the name of the user there: so no
+# password is asked for.
+configure_pooler() {
+    local address=${DATABASE_URL#*://} login='' name password='' host port=5432
+    address=${address%%[/?]*}
+    [[ $address != *@* ]] || login=${address%@*}
+    host=${address##*@}
+    name=$(unescaped "${login%%:*}")
+    [[ $login != *:* ]] || password=$(unescaped "${login#*:}")
+    # The port follows the last colon, unless that is one of an address in brackets.
+    if [[ $host =~ ^(.*):([0-9]+)$ ]]; then
+        host=${BASH_REMATCH[1]} port=${BASH_REMATCH[2]}
+    fi
+    host=${host#[} host=${host%]}
+    # Not even for a moment is the password there for others to read.
+    (
+        umask 077
+        cat >"$dir/pooler.ini" <<SETTINGS
+[databases]
+* = host=$(unescaped "${host:-localhost}") port=$port user=$(quoted "${name:-$(id -un)}")${password:+ password=$(quoted "$password")}
+
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = $1
+unix_socket_dir =
+auth_type = any
+pool_mode = transaction
+; Not a setting of what is tested: as many clients as tests at once may be.
+max_client_conn = 1000
+SETTINGS
+    )
+    [[ -z $user ]] || chown -- "$user" "$dir/pooler.ini"
+}
+
+# Starts the pooler on a port, and waits until it accepts connections.
+start_pooler() {
+    configure_pooler "$1"
+    set -m
+    as_server_user "$pgbouncer" "$dir/pooler.ini" </dev/null >"$dir/pooler.log" 2>&1 &
+    pooler=$!
+    set +m
+    local deadline=$((SECONDS + START_TIMEOUT))
+    while ((SECONDS < deadline)); do
+        # It says so once it listens. Had somebody else the port, it would have ended.
+        ! grep -q 'process up' "$dir/pooler.log" || return 0
+        kill -0 "$pooler" 2>/dev/null || break
+        sleep 0.1
+    done
+    stop_pooler
+    return 1
+}
+
+# Where PgBouncer is: Debian has it where only root looks for programs.
+pgbouncer_path() {
+    PATH=$PATH:/usr/sbin command -v pgbouncer
+}
+
+# Starts a pooler of our own before the server that DATABASE_URL names, and names it
+# in JOB_TEST_POOLER_URL.
+provide_pooler() {
+    pgbouncer=$(pgbouncer_path) || {
+        apt_install_pooler
+        pgbouncer=$(pgbouncer_path) || fail "PgBouncer was installed, but is not where it should be"
+    }
+    make_dir
+    local start port
+    for ((start = 1; start <= STARTS_MAX; start++)); do
+        port=$(random_port)
+        say "starting $("$pgbouncer" --version | sed -n 1p) on port $port${user:+ as $user}"
+        if start_pooler "$port"; then
+            export JOB_TEST_POOLER_URL="postgres://postgres@127.0.0.1:$port/postgres"
+            return
+        fi
+        grep -q 'Address already in use' "$dir/pooler.log" || break
+    done
+    cat "$dir/pooler.log" >&2
+    fail "could not start the pooler"
 }

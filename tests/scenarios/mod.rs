@@ -3,6 +3,7 @@
 mod clock;
 mod input;
 
+use std::convert::identity;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -16,24 +17,25 @@ use job::{
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
-use crate::support::{TestBackend, TestInitializer, ended, eventually, history};
+use crate::support::{TestBackend, TestInitializer, behind_a_pooler, ended, eventually, history};
 
 use clock::*;
 use input::*;
 
-/// Runs each scenario on each backend.
+/// Runs each scenario on each backend, and on Postgres through a pooler, too.
 macro_rules! on_every_backend {
     ($($scenario:ident),* $(,)?) => {
-        on_every_backend!(@ memory job::Memory, $($scenario),*);
-        on_every_backend!(@ sqlite job::Sqlite, $($scenario),*);
-        on_every_backend!(@ postgres job::Postgres, $($scenario),*);
+        on_every_backend!(@ memory job::Memory as identity, $($scenario),*);
+        on_every_backend!(@ sqlite job::Sqlite as identity, $($scenario),*);
+        on_every_backend!(@ postgres job::Postgres as identity, $($scenario),*);
+        on_every_backend!(@ pooler job::Postgres as behind_a_pooler, $($scenario),*);
     };
-    (@ $module:ident $backend:ty, $($scenario:ident),*) => {
+    (@ $module:ident $backend:ty as $placed:ident, $($scenario:ident),*) => {
         mod $module {
             $(
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn $scenario() {
-                    super::$scenario::<$backend>().await;
+                    super::$placed(super::$scenario::<$backend>()).await;
                 }
             )*
         }

@@ -10,6 +10,7 @@ static DATABASES: AtomicU32 = AtomicU32::new(0);
 pub struct TestDatabase {
     server: String,
     name: String,
+    pooler: Option<String>,
 }
 
 impl TestDatabase {
@@ -19,11 +20,27 @@ impl TestDatabase {
         let n = DATABASES.fetch_add(1, Ordering::Relaxed);
         let name = format!("job_test_{}_{n}", std::process::id());
         execute(&server, &format!("CREATE DATABASE {name}")).await;
-        Self { server, name }
+        Self {
+            server,
+            name,
+            pooler: None,
+        }
+    }
+
+    /// From now on its address is that of a pooler in transaction mode before it.
+    pub fn behind_a_pooler(mut self) -> Self {
+        let pooler = std::env::var("JOB_TEST_POOLER_URL")
+            .expect("JOB_TEST_POOLER_URL names no PgBouncer; run the tests with tests/run");
+        self.pooler = Some(pooler);
+        self
+    }
+
+    pub fn is_behind_a_pooler(&self) -> bool {
+        self.pooler.is_some()
     }
 
     pub fn url(&self) -> String {
-        on_server(&self.server, &self.name)
+        on_server(self.pooler.as_ref().unwrap_or(&self.server), &self.name)
     }
 
     pub fn options(&self) -> sqlx::postgres::PgConnectOptions {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use job::{Backend, Job, JobId, Jobs};
 
-pub use backends::TestBackend;
+pub use backends::{TestBackend, behind_a_pooler};
 pub use database::TestDatabase;
 pub use runners::TestInitializer;
 

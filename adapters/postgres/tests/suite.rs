@@ -1,5 +1,5 @@
-//! It passes the suite that every store passes: as it is, in a schema, and with
-//! the restrictions of a transaction pooler.
+//! It passes the suite that every store passes: as it is, in a schema, and through a
+//! transaction pooler.
 
 use job_postgres::{PostgresStore, StoreOptions};
 
@@ -38,11 +38,8 @@ mod behind_a_pooler {
     use super::*;
 
     async fn open() -> (PostgresStore, TestDatabase) {
-        open_with(StoreOptions {
-            poll_only: true,
-            ..StoreOptions::default()
-        })
-        .await
+        let (database, store) = TestDatabase::behind_a_pooler().await;
+        (store, database)
     }
 
     job_tokio::conformance_tests!(open);

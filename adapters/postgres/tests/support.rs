@@ -62,15 +62,44 @@ impl TestDatabase {
         (database, store)
     }
 
+    /// A database whose tables were made through a pooler in transaction mode, and a
+    /// store that reaches it through that pooler.
+    pub(crate) async fn behind_a_pooler() -> (Self, PostgresStore) {
+        let database = Self::empty().await;
+        let pool = pool_of(10, database.pooler_options());
+        let options = StoreOptions {
+            poll_only: true,
+            ..StoreOptions::default()
+        };
+        let store = PostgresStore::new(pool, options).unwrap();
+        store.migrate().await.unwrap();
+        store.check_schema().await.unwrap();
+        (database, store)
+    }
+
     pub(crate) fn options(&self) -> PgConnectOptions {
         self.server.clone().database(&self.name)
     }
 
-    pub(crate) fn pool(&self, max_connections: u32) -> PgPool {
-        PgPoolOptions::new()
-            .max_connections(max_connections)
-            .connect_lazy_with(self.options())
+    /// The way to it through the pooler.
+    pub(crate) fn pooler_options(&self) -> PgConnectOptions {
+        let url = std::env::var("JOB_TEST_POOLER_URL").expect(
+            "JOB_TEST_POOLER_URL is not set: run `tests/run`, which starts a PgBouncer for it",
+        );
+        let pooler: PgConnectOptions = url.parse().expect("JOB_TEST_POOLER_URL is a URL");
+        // What PgBouncer refuses unless it is told to ignore it.
+        pooler.database(&self.name).extra_float_digits(None)
     }
+
+    pub(crate) fn pool(&self, max_connections: u32) -> PgPool {
+        pool_of(max_connections, self.options())
+    }
+}
+
+fn pool_of(max_connections: u32, options: PgConnectOptions) -> PgPool {
+    PgPoolOptions::new()
+        .max_connections(max_connections)
+        .connect_lazy_with(options)
 }
 
 impl Drop for TestDatabase {
