@@ -28,7 +28,8 @@ pub fn run(data: &[u8]) {
             break;
         }
     }
-    failing_at_once(&settings, source.u64());
+    let (ran, draw) = (source.duration(), source.u64());
+    failing(&settings, ran, draw);
     crashing(&policy);
 }
 
@@ -68,10 +69,10 @@ fn share(of: Duration, pct: u32) -> u128 {
 fn failure(settings: &RetrySettings, attempt: u32, ran: Duration, draw: u64) {
     let multiples = settings.attempt_reset_after_backoff_multiples;
     let verdict = settings.after_failure(attempt, ran, draw);
-    // What the run had waited for, so many times over.
+    // The longest wait, so many times over.
     let threshold = match attempt {
         0 | 1 => Duration::ZERO,
-        _ => settings.backoff(attempt - 1).saturating_mul(multiples),
+        _ => settings.max_backoff.saturating_mul(multiples),
     };
     if !threshold.is_zero() && ran > threshold {
         let delay = settings.jittered_backoff(1, draw);
@@ -90,16 +91,15 @@ fn failure(settings: &RetrySettings, attempt: u32, ran: Duration, draw: u64) {
     assert_eq!(verdict, expected, "{attempt} ran {ran:?} with {settings:?}");
     let warns = settings.n_warn_attempts.is_none_or(|last| attempt <= last);
     assert_eq!(settings.is_warning(attempt), warns);
-    // No run is healthy after less than a shorter one is.
-    let longest = settings.healthy_after();
-    assert!(threshold.is_zero() || threshold <= longest, "{settings:?}");
 }
 
-/// A job whose runs take no time runs as often as it may, and no more often.
-fn failing_at_once(settings: &RetrySettings, draw: u64) {
+/// A job runs as often as it may, and no more often, however long its runs take, unless
+/// they are healthy.
+fn failing(settings: &RetrySettings, ran: Duration, draw: u64) {
+    let ran = ran.min(settings.healthy_after());
     let mut attempt = 1;
     for runs in 1..=FAILURES_MAX {
-        match settings.after_failure(attempt, Duration::ZERO, draw) {
+        match settings.after_failure(attempt, ran, draw) {
             Verdict::GiveUp => {
                 let allowed = settings.n_attempts.map(|cap| cap.max(1));
                 assert_eq!(Some(runs), allowed, "runs of {settings:?}");
@@ -118,11 +118,14 @@ fn failing_at_once(settings: &RetrySettings, draw: u64) {
 /// What follows a crash is what the documentation of `TypePolicy` says.
 fn crash(policy: &TypePolicy, attempt: u32, crashes: u32, alive: Duration) {
     let healthy = alive >= policy.healthy_after;
-    let next = |count: u32| match healthy {
-        true => 1,
-        false => count.saturating_add(1).min(COUNT_MAX),
+    let next = |count: u32| count.saturating_add(1).min(COUNT_MAX);
+    // The first attempt has nothing to start again.
+    let attempt_next = if healthy && attempt > 1 {
+        1
+    } else {
+        next(attempt)
     };
-    let (attempt_next, crashes_next) = (next(attempt), next(crashes));
+    let crashes_next = if healthy { 1 } else { next(crashes) };
     let after = policy.after_crash(attempt, crashes, alive);
     let crashed_out = policy
         .crashes_max

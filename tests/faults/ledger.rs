@@ -198,7 +198,7 @@ impl Balance {
         assert_eq!(count("completed"), 1, "{id}: {history:?}");
         let ended = count("completed") + count("failed") + count("lease lost");
         // Those that were put back did nothing: nobody shuts down meanwhile.
-        let put_back = count("aborted");
+        let put_back = count("aborted") + count("released");
         assert_eq!(count("started"), ended + put_back, "{id}: {history:?}");
         if spawned.in_transaction {
             assert_eq!(entries, 1, "{id} is to have one entry: {history:?}");

@@ -230,10 +230,10 @@ fn judge(settings: &RetrySettings, script: &[Run], job: &Job, starts: &Starts) -
     Ok(())
 }
 
-/// Whether a run took longer than so many times the wait before it.
+/// Whether a run took longer than so many times the longest wait.
 fn was_healthy(settings: &RetrySettings, attempt: u32, took: Duration) -> bool {
     let multiples = settings.attempt_reset_after_backoff_multiples;
-    let threshold = backoff(settings, attempt.saturating_sub(1)) * multiples;
+    let threshold = settings.max_backoff * multiples;
     attempt > 1 && !threshold.is_zero() && took > threshold
 }
 

@@ -325,7 +325,7 @@ mod tests {
         fence: Fence(1),
         claim: ClaimId {
             worker: WorkerId(Uuid::from_u128(1)),
-            seq: 1,
+            seq: 0,
         },
     };
 
