@@ -79,11 +79,12 @@ CREATE TABLE job_runs (
     PRIMARY KEY (job_id, fence)
 );
 
--- Which version of these tables this is, and the oldest version of the program
--- that can still work with them.
+-- Which versions of these tables were installed. The last is what they are, and says
+-- which is the oldest version of the program that can still work with them.
 CREATE TABLE job_schema (
-    version integer NOT NULL,
-    compatible_since integer NOT NULL
+    version integer PRIMARY KEY,
+    compatible_since integer NOT NULL,
+    installed_at timestamptz NOT NULL DEFAULT now()
 );
 
 INSERT INTO job_schema (version, compatible_since) VALUES (1, 1);

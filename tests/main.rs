@@ -21,3 +21,4 @@ mod support;
 mod testing;
 mod tracing;
 mod unreadable;
+mod ways_in;

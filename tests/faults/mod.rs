@@ -9,5 +9,5 @@ mod connections;
 mod database;
 mod ledger;
 mod network;
-mod proxy;
+pub mod proxy;
 mod server;

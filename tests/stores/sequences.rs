@@ -104,6 +104,7 @@ impl Subjects {
         let pooled = StoreOptions {
             schema: Some("pooled".to_owned()),
             poll_only: true,
+            ..StoreOptions::default()
         };
         let mut postgres = Vec::new();
         for (name, options) in [

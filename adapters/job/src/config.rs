@@ -214,7 +214,13 @@ mod postgres {
         /// The service opens up to eight further connections with the same options: up
         /// to five for its worker, so that runners that use up the pool cannot keep it
         /// from renewing their leases, and three for spawns and announcements. With an
-        /// artificial clock it opens one more, which keeps other such clocks away.
+        /// artificial clock it opens one more, which keeps other such clocks away. They
+        /// take the options that the pool has when they are opened, so credentials rotate
+        /// with [`set_connect_options`](sqlx::Pool::set_connect_options). They do not run
+        /// its hooks: what those set (a role, a `search_path`) belongs into its options.
+        ///
+        /// Give it a connection for each job that runs at once
+        /// ([`JobPollerConfig::max_jobs_per_process`]) and a few more.
         ///
         /// Give it the hook that [`is_in_transaction`] shows, or what the
         /// application itself writes on the pool may be lost after a `begin` whose
@@ -226,29 +232,34 @@ mod postgres {
             self
         }
 
-        /// The size of the pool that is made for a connection string. Default:
-        /// that of sqlx, 10.
+        /// The size of the pool that is made for a connection string, from 1; a worker
+        /// needs 2. Connections are opened when they are needed. Default: 10 more than
+        /// [`JobPollerConfig::max_jobs_per_process`], so 60.
         pub fn max_connections(mut self, max_connections: u32) -> Self {
             self.backend.max_connections = Some(max_connections);
             self
         }
 
-        /// How long the first connection may take. Default 10 s.
+        /// How long the first connection may take, and at the start each answer of the
+        /// database. The lock of other migrations is waited for that long, or 30 s if
+        /// that is longer. Default 10 s.
         pub fn connect_timeout(mut self, connect_timeout: Duration) -> Self {
             self.backend.connect_timeout = connect_timeout;
             self
         }
 
         /// Whether [`Jobs::init`](crate::Jobs::init) runs the migrations.
-        /// Default: with a connection string yes, with a pool no.
+        /// Default: with a connection string yes, with a pool no. Tables that fit are left
+        /// alone: that takes no lock, and no right to create anything. Their ledger is
+        /// `job_schema`, not the application's `_sqlx_migrations`.
         pub fn exec_migrations(mut self, exec_migrations: bool) -> Self {
             self.backend.exec_migrations = Some(exec_migrations);
             self
         }
 
         /// The schema that the tables are in, created by the migrations if need
-        /// be. Default: none is named, so the `search_path` of each connection
-        /// decides.
+        /// be. Default: none is named, so it is the one in which the `search_path` of the
+        /// pool's connect options finds them at the start.
         pub fn schema(mut self, schema: impl Into<String>) -> Self {
             self.backend.store.schema = Some(schema.into());
             self
@@ -256,9 +267,25 @@ mod postgres {
 
         /// For connections through a transaction pooler such as PgBouncer: no
         /// LISTEN and no session settings, so jobs of other processes are found
-        /// by polling only. Default `false`.
+        /// by polling only, and no NOTIFY in transactions of the application. Default
+        /// `false`.
         pub fn poll_only(mut self, poll_only: bool) -> Self {
             self.backend.store.poll_only = poll_only;
+            self
+        }
+
+        /// Whether a job that is spawned in a transaction of the application is announced
+        /// by a NOTIFY in that transaction. Default `true`, except with
+        /// [`poll_only`](Self::poll_only).
+        ///
+        /// What it costs: the transaction cannot be prepared (PREPARE TRANSACTION); its
+        /// commit takes a lock that all commits with a NOTIFY share; and it fails if some
+        /// session that listens stays in a transaction until the server's queue of
+        /// notifications is full. Without it the next poll finds the job
+        /// ([`poll_interval`](Self::poll_interval)). Operations of es-entity announce after
+        /// their commit, whatever is set.
+        pub fn notify_in_transactions(mut self, notify_in_transactions: bool) -> Self {
+            self.backend.store.notify_in_transactions = notify_in_transactions;
             self
         }
     }

@@ -15,7 +15,7 @@ type UserError = Box<dyn std::error::Error + Send + Sync>;
 pub enum JobError {
     /// The database could not be reached, or failed.
     #[cfg(any(feature = "postgres", feature = "sqlite"))]
-    #[error("the database failed: {0}")]
+    #[error("the database failed: {0}{advice}", advice = advice(.0))]
     Sqlx(#[from] sqlx::Error),
     /// A command of the job store failed. With [`StoreError::Unknown`] it may
     /// have been carried out all the same.
@@ -96,6 +96,18 @@ pub enum JobError {
          on a runtime that lives as long as the service"
     )]
     WorkerEnded(#[source] WorkerEnded),
+}
+
+/// What to do about an error of the database, if that is known.
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+fn advice(error: &sqlx::Error) -> &'static str {
+    #[cfg(feature = "postgres")]
+    return job_postgres::advice(error);
+    #[cfg(not(feature = "postgres"))]
+    {
+        let _ = error;
+        ""
+    }
 }
 
 impl From<StoreError> for JobError {

@@ -5,7 +5,8 @@ use sqlx::migrate::Migrator;
 /// Adds the migrations of the job store on Postgres to a migrator.
 pub trait IncludeMigrations {
     /// Adds them, in the order of their versions. Those that are there already
-    /// are not added again.
+    /// are not added again. Where the tables exist, made by
+    /// [`Jobs::init`](crate::Jobs::init), they change nothing.
     fn include_job_migrations(&mut self) -> &mut Self;
 }
 

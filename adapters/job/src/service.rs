@@ -10,7 +10,7 @@ use job_tokio::{ClockHandle, DriverConfig, DriverHandle};
 use tokio::time::timeout;
 use tracing::instrument;
 
-use crate::backend::{Backend, DefaultBackend};
+use crate::backend::{Backend, DefaultBackend, check_pool_size};
 use crate::core::{Core, wrong_reply};
 use crate::error::JobError;
 use crate::registry::{Registry, Runners};
@@ -57,9 +57,11 @@ impl<B: Backend> Jobs<B> {
     /// # Panics
     ///
     /// Outside of a tokio runtime.
-    pub async fn init(config: JobSvcConfig<B>) -> Result<Self, JobError> {
+    pub async fn init(mut config: JobSvcConfig<B>) -> Result<Self, JobError> {
         // Once more: the fields of a config can be changed after it was built.
         B::check(&config.backend).map_err(JobError::Config)?;
+        let runs_max = config.poller_config.max_jobs_per_process;
+        B::size_for(&mut config.backend, runs_max);
         let (pool, store) = B::open(config.backend, &config.clock).await?;
         let entropy = Entropy::from_seed(match config.seed {
             Some(seed) => seed,
@@ -132,8 +134,9 @@ impl<B: Backend> Jobs<B> {
     ///
     /// # Errors
     ///
-    /// [`JobError::Rejected`] if the name of a type is not allowed. A database
-    /// that is away is none: the worker waits for it.
+    /// [`JobError::Rejected`] if the name of a type is not allowed, [`JobError::Config`] if
+    /// the pool has room for one connection only. A database that is away is none: the
+    /// worker waits for it.
     ///
     /// # Panics
     ///
@@ -199,6 +202,8 @@ impl<B: Backend> Jobs<B> {
     /// # }
     /// ```
     pub async fn start_poll(&mut self) -> Result<(), JobError> {
+        let runs_max = self.settings.poller_config.max_jobs_per_process;
+        check_pool_size::<B>(self.pool(), runs_max)?;
         let registry = self.take_registry()?;
         let worker = self.worker_config(registry.type_configs());
         let start = Start::of(&self.core, &worker);

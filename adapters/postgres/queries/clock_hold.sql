@@ -3,12 +3,8 @@
 --
 -- Invariant: after clock_turn.sql and clock_other.sql in their transaction; never
 -- waits, since only those with the same clock have the same lock, and they share it.
--- The server does not end the session for being idle; it cannot before version 14.
+-- The server does not end the session for being idle.
 -- Index: none.
 SELECT
     pg_advisory_lock_shared($1::text::regclass::oid::int4, $2::int4),
-    (
-        SELECT set_config(setting.name, '0', false)
-        FROM pg_settings AS setting
-        WHERE setting.name = 'idle_session_timeout'
-    )
+    set_config('idle_session_timeout', '0', false)

@@ -1,5 +1,5 @@
--- Which version the tables are.
+-- Which version the tables are: the last that was installed.
 --
 -- Invariant: writes nothing.
--- Index: none; the table has one row.
-SELECT version, compatible_since FROM /*schema*/job_schema
+-- Index: the primary key of job_schema, which has one row a version.
+SELECT version, compatible_since FROM /*schema*/job_schema ORDER BY version DESC LIMIT 1

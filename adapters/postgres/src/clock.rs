@@ -5,14 +5,14 @@
 //! out, or never, whatever it shows. So a store with such a clock shows that by a lock
 //! that lasts as long as a session of its own, and refuses to be the second.
 
-use std::io;
 use std::time::{Duration, Instant};
 
 use job_tokio::clock::ClockId;
 use sqlx::{ConnectOptions, Connection, PgConnection, Row};
 use thiserror::Error;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
+use crate::schema::{NO_ANSWER, in_time};
 use crate::session::{BEGIN, connect_options};
 use crate::sql::quote;
 use crate::store::PostgresStore;
@@ -81,12 +81,12 @@ impl PostgresStore {
 
 /// A session that holds the lock until it ends.
 async fn hold(store: &PostgresStore, clock: ClockId) -> Result<PgConnection, ClockError> {
-    let options = connect_options(store.pool());
-    let mut session = within(CONNECT_TIMEOUT, options.connect()).await?;
+    let options = connect_options(store.pool(), store.poll_only());
+    let mut session = in_time(CONNECT_TIMEOUT, NO_ANSWER, options.connect()).await?;
     let give_up_at = Instant::now() + LINGER_MAX;
     loop {
         let look = hold_or_find_other(store, &mut session, clock);
-        match within(LOOK_TIMEOUT, look).await? {
+        match in_time(LOOK_TIMEOUT, NO_ANSWER, look).await? {
             None => return Ok(session),
             Some((pid, application_name)) if Instant::now() >= give_up_at => {
                 return Err(ClockError::InUse {
@@ -136,17 +136,6 @@ fn table(schema: Option<&str>) -> String {
 fn object(clock: u64) -> i32 {
     let folded = (clock >> 32) as u32 ^ clock as u32;
     folded.max(1).cast_signed()
-}
-
-async fn within<T>(
-    limit: Duration,
-    work: impl Future<Output = Result<T, sqlx::Error>>,
-) -> Result<T, sqlx::Error> {
-    let done = timeout(limit, work).await;
-    done.map_err(|_| {
-        let text = format!("the database did not answer within {limit:?}");
-        sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, text))
-    })?
 }
 
 #[cfg(test)]

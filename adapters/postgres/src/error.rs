@@ -1,6 +1,6 @@
 //! What an error of the database means for a command.
 
-use job_engine::{Rejection, StoreError};
+use job_engine::{Command, Rejection, StoreError};
 use sqlx::postgres::{PgDatabaseError, PgSeverity};
 
 /// Characters that are kept of what the database says.
@@ -21,6 +21,7 @@ pub fn store_error(error: sqlx::Error) -> StoreError {
             let code = database.code().unwrap_or_default();
             // Without detail and context, which quote the data.
             let text = cut(&format!("{} ({code})", database.message()));
+            let text = text + advice_on(&code);
             let ends_connection =
                 database
                     .try_downcast_ref::<PgDatabaseError>()
@@ -39,6 +40,64 @@ pub fn store_error(error: sqlx::Error) -> StoreError {
         | sqlx::Error::BeginFailed
         | sqlx::Error::InvalidSavePointStatement => StoreError::Failed(cut(&error.to_string())),
         _ => StoreError::Unknown(cut(&error.to_string())),
+    }
+}
+
+/// What to do about an error of the database, beside what it says itself: "; " and a
+/// sentence, or nothing.
+pub fn advice(error: &sqlx::Error) -> &'static str {
+    let code = error.as_database_error().and_then(|error| error.code());
+    code.map_or("", |code| advice_on(&code))
+}
+
+/// By SQLSTATE.
+fn advice_on(code: &str) -> &'static str {
+    match code {
+        // Protocol violation, of which parameters that a pooler does not know are one.
+        "08P01" => {
+            "; behind a pooler such as PgBouncer in transaction mode? use poll_only(true), and, \
+             on a pool of your own, PgConnectOptions::extra_float_digits(None)"
+        }
+        // Duplicate prepared statement, unknown prepared statement.
+        "42P05" | "26000" => {
+            "; behind a pooler such as PgBouncer in transaction mode? use poll_only(true)"
+        }
+        // Invalid authorization, invalid password.
+        "28000" | "28P01" => {
+            "; if the credentials have changed, give the new ones to the pool with \
+             set_connect_options: connections of the service follow it"
+        }
+        "42501" => {
+            "; a service needs: GRANT USAGE ON the schema; GRANT SELECT, INSERT, UPDATE, DELETE \
+             ON job_live; GRANT SELECT, INSERT ON job_specs, job_runs; GRANT SELECT ON job_schema"
+        }
+        // Undefined table.
+        "42P01" => {
+            "; run the migrations, or, if they were run, have this connection see the tables: \
+             its role and search_path matter"
+        }
+        "25006" => {
+            "; the database is read-only: a standby (connect to the primary), or \
+             default_transaction_read_only is on"
+        }
+        _ => "",
+    }
+}
+
+/// Says what to do where a run writes in a transaction of the caller that works on a
+/// snapshot from before the run's row changed.
+pub(crate) fn explain_conflict(error: StoreError, command: &Command) -> StoreError {
+    match error {
+        StoreError::Failed(text)
+            if text.ends_with("(40001)")
+                && matches!(command, Command::Finish(_) | Command::Checkpoint(_)) =>
+        {
+            StoreError::Failed(format!(
+                "{text}; the lease was renewed after the transaction took its snapshot: begin \
+                 it with current_job.begin(), which takes the run's row first"
+            ))
+        }
+        error => error,
     }
 }
 
@@ -67,8 +126,6 @@ fn verdict(code: &str, ends_connection: bool, text: String) -> StoreError {
     match (code, code.get(..2)) {
         // Transaction resolution unknown, statement completion unknown.
         ("08007" | "40003", _) => StoreError::Unknown(text),
-        // Undefined table.
-        ("42P01", _) => StoreError::Failed(format!("{text}; run the migrations")),
         // Data exception, integrity constraint, program limit exceeded.
         (_, Some("22" | "23" | "54")) => StoreError::Rejected(Rejection::Data(text)),
         _ => StoreError::Failed(text),
@@ -107,6 +164,30 @@ mod tests {
         ] {
             check(code, false, "failed");
         }
+    }
+
+    #[test]
+    fn errors_that_have_a_usual_cause_say_what_to_do() {
+        for (code, part) in [
+            ("08P01", "poll_only(true)"),
+            ("42P05", "poll_only(true)"),
+            ("26000", "poll_only(true)"),
+            ("28P01", "set_connect_options"),
+            ("42501", "GRANT"),
+            ("42P01", "run the migrations"),
+            ("25006", "read-only"),
+        ] {
+            assert!(advice_on(code).contains(part), "{code}");
+        }
+        assert_eq!(advice_on("22P02"), "");
+    }
+
+    #[test]
+    fn a_conflict_of_a_run_s_own_writes_names_what_begins_safely() {
+        let error = || StoreError::Failed("could not serialize (40001)".to_owned());
+        let told = |command| explain_conflict(error(), &command).to_string();
+        assert!(told(Command::Finish(Vec::new())).contains("current_job.begin()"));
+        assert!(!told(Command::Spawn(Vec::new())).contains("current_job.begin()"));
     }
 
     #[test]

@@ -1,16 +1,13 @@
-//! The store of `job` on Postgres, 13 or later.
+//! The store of `job` on Postgres, 14 or later.
 //!
 //! ```no_run
-//! use std::time::Duration;
-//!
-//! use job_postgres::{PostgresStore, StoreOptions, connect};
+//! use job_postgres::{ConnectConfig, PostgresStore, StoreOptions, connect};
 //!
 //! # async fn start() -> Result<(), Box<dyn std::error::Error>> {
 //! let url = "postgres://user:password@localhost/jobs";
-//! let pool = connect(url, Some(10), Duration::from_secs(10)).await?;
+//! let pool = connect(url, &ConnectConfig::default()).await?;
 //! let store = PostgresStore::new(pool, StoreOptions::default())?;
 //! store.migrate().await?;
-//! store.check_schema().await?;
 //! # Ok(())
 //! # }
 //! ```
@@ -33,6 +30,8 @@ mod find;
 mod finish;
 mod lease;
 mod listen;
+mod look;
+mod migrate;
 mod pools;
 mod reclaim;
 mod schema;
@@ -42,9 +41,10 @@ mod sql;
 mod store;
 
 pub use clock::ClockError;
-pub use connect::connect;
-pub use error::store_error;
-pub use schema::{SCHEMA_VERSION, SchemaError, migrator};
+pub use connect::{ConnectConfig, UrlError, check_url, connect};
+pub use error::{advice, store_error};
+pub use migrate::migrator;
+pub use schema::{SCHEMA_VERSION, SchemaError};
 pub use session::is_in_transaction;
 pub use sql::{QUERIES, SchemaNameError};
 pub use store::{PostgresStore, StoreOptions};

@@ -13,7 +13,8 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::session::connect_options;
 use crate::store::PostgresStore;
 
-/// The channel of stores without a schema, and how those of the others begin.
+/// The channel of stores that know no schema, since they never looked at the tables, and
+/// how those of the others begin.
 const CHANNEL: &str = "job_wake";
 /// Bytes in the name of a channel.
 const CHANNEL_LEN_MAX: usize = 63;
@@ -115,7 +116,7 @@ async fn connect(store: &PostgresStore, channel: &str) -> Result<PgListener, sql
         .acquire_timeout(CONNECT_TIMEOUT)
         .max_lifetime(None)
         .idle_timeout(None)
-        .connect_lazy_with(connect_options(store.pool()));
+        .connect_lazy_with(connect_options(store.pool(), store.poll_only()));
     let connect = async {
         let mut listener = PgListener::connect_with(&pool).await?;
         // A lost connection is replaced here, once its loss has been told.

@@ -8,7 +8,7 @@ use sqlx::pool::PoolConnection;
 use sqlx::{Connection, PgConnection, PgPool, Postgres};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::session::{PING_TIMEOUT, is_left_behind};
+use crate::session::{PING_TIMEOUT, connect_options, is_left_behind};
 
 /// A connection that was idle for so long is tried out before it is used. Doing that
 /// each time would double the round trips; one that broke since shows at the command
@@ -28,6 +28,9 @@ const KEPT_MAX: Duration = Duration::from_secs(30 * 60);
 #[derive(Debug)]
 pub(crate) struct OwnPool {
     pool: PgPool,
+    /// That of the application, whose options hold for ours, too.
+    model: PgPool,
+    poll_only: bool,
     home: Arc<Home>,
 }
 
@@ -52,13 +55,18 @@ struct Owned {
 }
 
 impl OwnPool {
-    pub(crate) fn new(pool: PgPool) -> Self {
+    pub(crate) fn new(pool: PgPool, model: PgPool, poll_only: bool) -> Self {
         let places = pool.options().get_max_connections() as usize;
         let home = Arc::new(Home {
             idle: Mutex::default(),
             places: Arc::new(Semaphore::new(places)),
         });
-        Self { pool, home }
+        Self {
+            pool,
+            model,
+            poll_only,
+            home,
+        }
     }
 
     pub(crate) async fn acquire(&self) -> Result<Busy, sqlx::Error> {
@@ -73,6 +81,9 @@ impl OwnPool {
                 return Ok(busy);
             }
         }
+        // Those that the application has set by now: credentials rotate.
+        let options = connect_options(&self.model, self.poll_only);
+        self.pool.set_connect_options(options);
         let owned = Owned {
             connection: self.pool.acquire().await?,
             since: Instant::now(),
@@ -160,7 +171,8 @@ pub(crate) struct Busy {
 }
 
 impl Busy {
-    async fn acquire(pool: &PgPool) -> Result<Self, sqlx::Error> {
+    /// A connection of the application, as it is.
+    pub(crate) async fn acquire(pool: &PgPool) -> Result<Self, sqlx::Error> {
         Ok(Self {
             connection: Some(pool.acquire().await?),
             home: None,

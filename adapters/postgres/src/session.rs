@@ -81,7 +81,8 @@ impl OwnPools {
     pub(crate) fn new(pool: &PgPool, poll_only: bool) -> Self {
         let own = |connections, settings: &[(&str, &str)]| {
             let settings = (!poll_only).then(|| set_all("SET", settings));
-            OwnPool::new(sqlx_pool(pool, connections, settings))
+            let own = sqlx_pool(pool, connections, settings);
+            OwnPool::new(own, pool.clone(), poll_only)
         };
         Self {
             worker: own(WORKER_CONNECTIONS, &WORKER_SETTINGS),
@@ -98,7 +99,7 @@ impl OwnPools {
 
 /// Without `settings` where a pooler would give them to others.
 fn sqlx_pool(pool: &PgPool, connections: u32, settings: Option<String>) -> PgPool {
-    let connect = connect_options(pool);
+    let connect = connect_options(pool, settings.is_none());
     let own_pool = PgPoolOptions::new()
         .min_connections(0)
         .max_connections(connections)
@@ -120,13 +121,22 @@ fn sqlx_pool(pool: &PgPool, connections: u32, settings: Option<String>) -> PgPoo
         .connect_lazy_with(connect)
 }
 
-/// The options of the application's pool, with a name if it gave none.
-pub(crate) fn connect_options(pool: &PgPool) -> PgConnectOptions {
-    let options = pool.connect_options().as_ref().clone();
-    match options.get_application_name() {
-        Some(_) => options,
-        None => options.application_name("job"),
+/// The options that the application's pool has now, with a name if it gave none.
+pub(crate) fn connect_options(pool: &PgPool, poll_only: bool) -> PgConnectOptions {
+    let mut options = pool.connect_options().as_ref().clone();
+    if options.get_application_name().is_none() {
+        options = options.application_name("job");
     }
+    if poll_only {
+        options = for_poolers(options);
+    }
+    options
+}
+
+/// Poolers refuse parameters that they do not know, of which sqlx sends one. It makes
+/// floats exact, of which we read none, and which servers do by themselves by now.
+pub(crate) fn for_poolers(options: PgConnectOptions) -> PgConnectOptions {
+    options.extra_float_digits(None)
 }
 
 /// Begins a transaction with the worker's settings, for poolers that do not

@@ -54,6 +54,9 @@ statements![
     finished,
     heartbeat,
     hold,
+    look,
+    migration_holder,
+    migration_lock,
     reclaim,
     renew_claim,
     running,
@@ -86,6 +89,16 @@ pub(crate) fn quote(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
+/// A text or NULL as SQL wants it, whatever is in it and however the session reads
+/// backslashes.
+pub(crate) fn literal(text: Option<&str>) -> String {
+    let Some(text) = text else {
+        return "NULL::text".to_owned();
+    };
+    let text = text.replace('\\', "\\\\").replace('\'', "''");
+    format!("E'{text}'::text")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -96,6 +109,12 @@ mod tests {
         assert!(sql.claim.contains(r#"FROM "odd""name".job_live"#));
         assert!(!sql.claim.contains(SCHEMA));
         assert!(Sql::new(None).claim.contains("FROM job_live"));
+    }
+
+    #[test]
+    fn a_literal_is_what_it_was() {
+        assert_eq!(literal(None), "NULL::text");
+        assert_eq!(literal(Some(r"it's \ x")), r"E'it''s \\ x'::text");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The store: which connection carries out which command.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use job_engine::{Command, JobType, Rejection, Reply, StoreError, Timestamp};
 use job_tokio::store::all_created;
@@ -11,25 +11,43 @@ use sqlx::query::Query;
 use sqlx::{Connection, PgConnection, PgPool, Postgres, Transaction};
 use tokio::sync::mpsc;
 
-use crate::error::{read_error, store_error};
+use crate::error::{explain_conflict, read_error, store_error};
 use crate::pools::Busy;
 use crate::session::{BEGIN, OwnPools, begin_with_settings};
 use crate::sql::{SchemaNameError, Sql, check_schema_name};
 use crate::{claim, find, finish, lease, listen, reclaim, spawn};
 
 /// How a store uses its database.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreOptions {
-    /// The schema of the tables, 1 to 63 bytes, any characters but NUL. Default:
-    /// none, so that the `search_path` of each connection decides; then it must
-    /// come with the connect options of the pool, because the worker makes
-    /// connections of its own from those.
+    /// The schema of the tables, 1 to 63 bytes, any characters but NUL. Default: none;
+    /// then it is the one in which the `search_path` finds them when the tables are
+    /// checked ([`PostgresStore::check_schema`]). That has to come with the connect
+    /// options of the pool, not with its hooks, because the worker makes connections of
+    /// its own from those.
     pub schema: Option<String>,
     /// For transaction poolers such as PgBouncer: no LISTEN, no settings of a
-    /// session, no prepared statements that outlive a transaction. A worker then
-    /// finds the jobs of other processes by polling only, but it announces its
-    /// own to those that listen. Default `false`.
+    /// session, no prepared statements that outlive a transaction, no NOTIFY in
+    /// transactions of the application. A worker then finds the jobs of other processes
+    /// by polling only, but it announces its own to those that listen. Default `false`.
     pub poll_only: bool,
+    /// Whether [`PostgresStore::announce_on`] announces. A transaction with a NOTIFY in it
+    /// cannot be prepared (PREPARE TRANSACTION), its commit takes a lock that all such
+    /// commits share, and fails if a session that listens stays in a transaction until the
+    /// server's queue of notifications is full. Without it, other processes find jobs that
+    /// are spawned in transactions at their next poll. Default `true`; never with
+    /// `poll_only`.
+    pub notify_in_transactions: bool,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self {
+            schema: None,
+            poll_only: false,
+            notify_in_transactions: true,
+        }
+    }
 }
 
 impl StoreOptions {
@@ -87,7 +105,10 @@ impl Owner {
 #[derive(Debug)]
 struct Inner {
     options: StoreOptions,
+    /// On the schema of the options; without one, on what the `search_path` finds.
     sql: Sql,
+    /// Where the tables were found, if the options do not say, and the statements on them.
+    found: OnceLock<(String, Sql)>,
     pool: PgPool,
     own: OwnPools,
     /// Says which announcements are of this store.
@@ -108,6 +129,7 @@ impl PostgresStore {
         options.check()?;
         let inner = Inner {
             sql: Sql::new(options.schema.as_deref()),
+            found: OnceLock::new(),
             own: OwnPools::new(&pool, options.poll_only),
             tag: listen::new_tag(),
             options,
@@ -149,7 +171,9 @@ impl PostgresStore {
     /// # Errors
     ///
     /// As [`Store::execute`]; the transaction is of no further use then.
-    /// [`Rejection::NotInTransaction`] for claims and reclaims.
+    /// [`Rejection::NotInTransaction`] for claims and reclaims. In a transaction that
+    /// works on a snapshot (REPEATABLE READ, SERIALIZABLE), ends and checkpoints fail if
+    /// the lease was renewed since it was taken.
     pub async fn execute_on(
         &self,
         connection: &mut PgConnection,
@@ -164,12 +188,16 @@ impl PostgresStore {
             | Command::Heartbeat(_)
             | Command::Checkpoint(_)
             | Command::Hold(_)
-            | Command::Find(_) => self.run(Owner::Application, connection, now, command).await,
+            | Command::Find(_) => {
+                let result = self.run(Owner::Application, connection, now, command).await;
+                result.map_err(|error| explain_conflict(error, command))
+            }
         }
     }
 
     /// Announces in a transaction of the caller that jobs of these types became
-    /// due. Delivered when that commits.
+    /// due. Delivered when that commits. Does nothing without
+    /// [`StoreOptions::notify_in_transactions`], or with [`StoreOptions::poll_only`].
     ///
     /// # Errors
     ///
@@ -179,6 +207,10 @@ impl PostgresStore {
         connection: &mut PgConnection,
         types: &BTreeSet<JobType>,
     ) -> Result<(), StoreError> {
+        let options = &self.inner.options;
+        if options.poll_only || !options.notify_in_transactions {
+            return Ok(());
+        }
         self.announce_as(None, connection, types).await
     }
 
@@ -209,8 +241,23 @@ impl PostgresStore {
         &self.inner.options
     }
 
-    pub(crate) fn schema(&self) -> Option<&str> {
+    pub(crate) fn configured_schema(&self) -> Option<&str> {
         self.inner.options.schema.as_deref()
+    }
+
+    /// Where the tables are, if that was configured or found.
+    pub fn schema(&self) -> Option<&str> {
+        let found = self.inner.found.get().map(|(schema, _)| schema.as_str());
+        self.configured_schema().or(found)
+    }
+
+    /// From now on, all statements are about the tables in this schema. If one is
+    /// configured, it is that one; the first that was found stays.
+    pub(crate) fn use_schema(&self, schema: &str) {
+        if self.configured_schema().is_none() {
+            let found = || (schema.to_owned(), Sql::new(Some(schema)));
+            self.inner.found.get_or_init(found);
+        }
     }
 
     pub(crate) fn tag(&self) -> &str {
@@ -222,7 +269,8 @@ impl PostgresStore {
     }
 
     pub(crate) fn sql(&self) -> &Sql {
-        &self.inner.sql
+        let found = self.inner.found.get().map(|(_, sql)| sql);
+        found.unwrap_or(&self.inner.sql)
     }
 
     /// A statement that is prepared once a connection; behind a transaction

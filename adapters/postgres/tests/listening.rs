@@ -29,8 +29,14 @@ fn start(store: &PostgresStore, room: usize) -> (mpsc::Receiver<Wake>, JoinHandl
 }
 
 /// The store of another process.
-fn other(database: &TestDatabase) -> PostgresStore {
-    PostgresStore::new(database.pool(2), StoreOptions::default()).unwrap()
+async fn other(database: &TestDatabase) -> PostgresStore {
+    other_with(database, StoreOptions::default()).await
+}
+
+async fn other_with(database: &TestDatabase, options: StoreOptions) -> PostgresStore {
+    let store = PostgresStore::new(database.pool(2), options).unwrap();
+    store.check_schema().await.unwrap();
+    store
 }
 
 async fn next(wakes: &mut mpsc::Receiver<Wake>) -> Wake {
@@ -49,7 +55,7 @@ async fn cut(pool: &PgPool) {
 #[tokio::test]
 async fn announcements_of_other_processes_arrive() {
     let (database, store) = TestDatabase::with_store().await;
-    let other = other(&database);
+    let other = other(&database).await;
     let (mut wakes, _task) = start(&store, 10);
     assert_eq!(next(&mut wakes).await, Wake::Restored);
     let long = "ü".repeat(127);
@@ -65,7 +71,7 @@ async fn announcements_of_other_processes_arrive() {
 #[tokio::test]
 async fn nobody_is_woken_by_announcements_of_ones_own() {
     let (database, store) = TestDatabase::with_store().await;
-    let other = other(&database);
+    let other = other(&database).await;
     let (mut wakes, _task) = start(&store, 10);
     assert_eq!(next(&mut wakes).await, Wake::Restored);
     store.announce(&types(&["own"])).await.unwrap();
@@ -104,7 +110,7 @@ async fn an_announcement_in_a_transaction_arrives_when_it_commits() {
 #[tokio::test]
 async fn a_listener_whose_connection_is_cut_says_so_and_comes_back() {
     let (database, store) = TestDatabase::with_store().await;
-    let other = other(&database);
+    let other = other(&database).await;
     let (mut wakes, _task) = start(&store, 10);
     assert_eq!(next(&mut wakes).await, Wake::Restored);
     for name in ["once", "twice"] {
@@ -119,7 +125,7 @@ async fn a_listener_whose_connection_is_cut_says_so_and_comes_back() {
 #[tokio::test]
 async fn a_loss_is_told_even_when_there_was_no_room_for_wake_ups() {
     let (database, store) = TestDatabase::with_store().await;
-    let other = other(&database);
+    let other = other(&database).await;
     let (mut wakes, _task) = start(&store, 1);
     assert_eq!(next(&mut wakes).await, Wake::Restored);
     for _ in 0..20 {
@@ -168,7 +174,7 @@ async fn behind_a_pooler_a_store_announces_but_does_not_listen() {
         poll_only: true,
         ..StoreOptions::default()
     };
-    let pooled = PostgresStore::new(database.pool(2), options).unwrap();
+    let pooled = other_with(&database, options).await;
     let (mut nothing, task) = start(&pooled, 10);
     let (mut wakes, _task) = start(&store, 10);
     assert_eq!(next(&mut wakes).await, Wake::Restored);
@@ -178,4 +184,50 @@ async fn behind_a_pooler_a_store_announces_but_does_not_listen() {
     assert!(nothing.try_recv().is_err());
     drop(nothing);
     within("it ends", task).await.unwrap();
+}
+
+/// They mean the same tables, so they have to hear each other.
+#[tokio::test]
+async fn a_store_that_is_told_its_schema_hears_one_that_found_it_and_the_other_way_round() {
+    let (database, finds) = TestDatabase::with_store().await;
+    let told = StoreOptions {
+        schema: Some("public".to_owned()),
+        ..StoreOptions::default()
+    };
+    let told = other_with(&database, told).await;
+    for (from, to) in [(&finds, &told), (&told, &finds)] {
+        let (mut wakes, _task) = start(to, 10);
+        assert_eq!(next(&mut wakes).await, Wake::Restored);
+        from.announce(&types(&["a"])).await.unwrap();
+        assert_eq!(next(&mut wakes).await, wake("a"));
+    }
+}
+
+#[tokio::test]
+async fn no_notification_goes_along_in_a_transaction_where_none_is_wanted() {
+    let (database, store) = TestDatabase::with_store().await;
+    let (mut wakes, _task) = start(&store, 10);
+    assert_eq!(next(&mut wakes).await, Wake::Restored);
+    let other = other(&database).await;
+    for (poll_only, notify_in_transactions) in [(true, true), (false, false)] {
+        let quiet = StoreOptions {
+            poll_only,
+            notify_in_transactions,
+            ..StoreOptions::default()
+        };
+        let quiet = other_with(&database, quiet).await;
+        let mut transaction = quiet.pool().begin().await.unwrap();
+        let announced = types(&["unwanted"]);
+        quiet
+            .announce_on(&mut transaction, &announced)
+            .await
+            .unwrap();
+        transaction.commit().await.unwrap();
+        // Whatever the transaction sent would have come before this.
+        other.announce(&types(&["marker"])).await.unwrap();
+        assert_eq!(next(&mut wakes).await, wake("marker"));
+        // Announcements of its own go on.
+        quiet.announce(&types(&["own"])).await.unwrap();
+        assert_eq!(next(&mut wakes).await, wake("own"));
+    }
 }

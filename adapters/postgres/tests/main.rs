@@ -10,6 +10,7 @@ mod listening;
 mod plans;
 mod pools;
 mod read_committed;
+mod starting;
 mod suite;
 mod support;
 mod tables;

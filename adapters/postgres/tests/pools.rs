@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use job_engine::store::Written;
 use job_engine::{Command, Reply, StoreError};
-use job_postgres::{PostgresStore, StoreOptions, connect, is_in_transaction};
+use job_postgres::{ConnectConfig, PostgresStore, StoreOptions, connect, is_in_transaction};
 use job_tokio::Store;
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{ConnectOptions, Connection, Executor, PgConnection, PgPool, Row};
 
 use crate::support::{
-    DEADLINE, TestDatabase, at, checkpoint, claim, claim_command, claim_one, completed, finish,
-    heartbeat, id, new_job, reclaim, spawn, wait_for_blocked, wait_until, within,
+    TestDatabase, at, checkpoint, claim, claim_command, claim_one, completed, finish, heartbeat,
+    id, new_job, reclaim, spawn, wait_for_blocked, wait_until, within,
 };
 
 /// Enough to use up the connections of the worker.
@@ -255,7 +255,11 @@ async fn a_pool_of_ours_keeps_no_connection_that_is_in_a_transaction() {
     observer.pool().execute(table).await.unwrap();
     let url = database.options().to_url_lossy();
     for polls in 1.. {
-        let pool = connect(url.as_str(), Some(1), DEADLINE).await.unwrap();
+        let config = ConnectConfig {
+            max_connections: 1,
+            ..ConnectConfig::default()
+        };
+        let pool = connect(url.as_str(), &config).await.unwrap();
         drop(pool.acquire().await.unwrap());
         let begun = polled(pool.begin(), polls).await.is_some();
         pool.execute("INSERT INTO ledger VALUES (1)").await.unwrap();
@@ -339,6 +343,7 @@ async fn a_connection_on_which_a_command_failed_is_not_used_again() {
     let options = StoreOptions {
         schema: Some("nowhere".to_owned()),
         poll_only: true,
+        ..StoreOptions::default()
     };
     let store = PostgresStore::new(pool.clone(), options).unwrap();
     let failed = store.execute(None, &Command::Find(id(1))).await;

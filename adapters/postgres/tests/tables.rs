@@ -1,12 +1,16 @@
 //! Making the tables, and finding them made.
 
+use job_engine::store::{Finish, Outcome};
 use job_engine::{Command, StoreError};
 use job_postgres::{PostgresStore, SCHEMA_VERSION, SchemaError, StoreOptions, migrator};
 use job_tokio::Store;
-use sqlx::Executor;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::{Executor, PgPool, Row};
 
-use crate::support::{TestDatabase, at, claim_one, id, new_job, spawn};
+use crate::support::{
+    TestDatabase, at, checkpoint, claim_one, completed, finish, heartbeat, id, new_job, reclaim,
+    spawn,
+};
 
 fn in_schema(schema: &str) -> StoreOptions {
     StoreOptions {
@@ -21,7 +25,7 @@ async fn missing_tables_are_reported_with_what_to_do() {
     for options in [StoreOptions::default(), in_schema("jobs")] {
         let store = PostgresStore::new(database.pool(2), options).unwrap();
         let error = store.check_schema().await.unwrap_err();
-        assert!(matches!(error, SchemaError::Missing), "{error}");
+        assert!(matches!(error, SchemaError::Missing { .. }), "{error}");
         assert!(
             error.to_string().contains("exec_migrations(true)"),
             "{error}"
@@ -40,6 +44,7 @@ async fn migrations_can_run_again_and_at_once() {
         StoreOptions {
             schema: Some("pooled".to_owned()),
             poll_only: true,
+            ..StoreOptions::default()
         },
     ] {
         let store = PostgresStore::new(database.pool(4), options).unwrap();
@@ -77,44 +82,147 @@ fn migration_of_application() -> Migration {
     Migration::new(7, "orders".into(), MigrationType::Simple, sql.into(), false)
 }
 
-#[tokio::test]
-async fn our_migrations_run_beside_those_of_the_application() {
-    let database = TestDatabase::empty().await;
-    let store = PostgresStore::new(database.pool(2), StoreOptions::default()).unwrap();
-    let application = |ours: bool| {
-        let mut migrations = vec![migration_of_application()];
-        if ours {
-            migrations.extend(migrator().iter().cloned());
-        }
-        Migrator {
-            migrations: migrations.into(),
-            ..Migrator::DEFAULT
-        }
-    };
-    application(false).run(store.pool()).await.unwrap();
-    store.migrate().await.unwrap();
-    store.check_schema().await.unwrap();
-    // The application may take ours in later.
-    application(true).run(store.pool()).await.unwrap();
-    store.migrate().await.unwrap();
-    let all: i64 = sqlx::query_scalar("SELECT count(*) FROM _sqlx_migrations")
-        .fetch_one(store.pool())
-        .await
-        .unwrap();
-    assert_eq!(all as usize, 1 + migrator().iter().count());
+fn application(ours: bool) -> Migrator {
+    let mut migrations = vec![migration_of_application()];
+    if ours {
+        migrations.extend(migrator().iter().cloned());
+    }
+    Migrator {
+        migrations: migrations.into(),
+        ..Migrator::DEFAULT
+    }
+}
+
+async fn ledger_of_application(pool: &PgPool) -> i64 {
+    let count = "SELECT count(*) FROM _sqlx_migrations";
+    pool.fetch_one(count).await.unwrap().get(0)
 }
 
 #[tokio::test]
-async fn a_failed_migration_keeps_no_lock() {
-    let (_database, store) = TestDatabase::with_store().await;
+async fn our_migrations_and_those_of_the_application_do_not_know_of_each_other() {
+    let database = TestDatabase::empty().await;
+    let store = PostgresStore::new(database.pool(2), StoreOptions::default()).unwrap();
+    store.migrate().await.unwrap();
+    application(false).run(store.pool()).await.unwrap();
+    assert_eq!(ledger_of_application(store.pool()).await, 1);
+    application(false).run(store.pool()).await.unwrap();
+    // One of theirs that failed, and a row of ours from before that was changed since.
+    let ours = migrator().iter().next().unwrap().version;
+    let rows = format!(
+        "INSERT INTO _sqlx_migrations VALUES
+             (8, 'theirs', now(), false, '', 0), ({ours}, 'ours', now(), true, 'changed', 0)"
+    );
+    store.pool().execute(&*rows).await.unwrap();
+    store.migrate().await.unwrap();
     store
         .pool()
-        .execute("UPDATE _sqlx_migrations SET checksum = ''")
+        .execute("DROP TABLE job_schema, job_specs, job_live, job_runs")
         .await
         .unwrap();
-    store.migrate().await.unwrap_err();
-    let error = store.migrate().await.unwrap_err();
-    assert!(error.to_string().contains("modified"), "{error}");
+    store.migrate().await.unwrap();
+    assert_eq!(ledger_of_application(store.pool()).await, 3);
+}
+
+#[tokio::test]
+async fn our_migrations_can_run_among_those_of_the_application_whoever_made_the_tables() {
+    let database = TestDatabase::empty().await;
+    let store = PostgresStore::new(database.pool(2), StoreOptions::default()).unwrap();
+    application(true).run(store.pool()).await.unwrap();
+    store.migrate().await.unwrap();
+    store.check_schema().await.unwrap();
+    spawn(&store, at(0), vec![new_job(1, "a")]).await;
+    // A new ledger of the application, on tables that are there.
+    store
+        .pool()
+        .execute("DROP TABLE _sqlx_migrations, orders")
+        .await
+        .unwrap();
+    application(true).run(store.pool()).await.unwrap();
+    application(true).run(store.pool()).await.unwrap();
+    claim_one(&store, at(1), "a").await;
+    let all = 1 + migrator().iter().count();
+    assert_eq!(ledger_of_application(store.pool()).await as usize, all);
+    let versions = "SELECT count(*) FROM job_schema";
+    let versions: i64 = store.pool().fetch_one(versions).await.unwrap().get(0);
+    assert_eq!(versions, i64::from(SCHEMA_VERSION));
+}
+
+#[tokio::test]
+async fn a_migration_that_fails_leaves_nothing_behind_and_can_run_again() {
+    let database = TestDatabase::empty().await;
+    for poll_only in [false, true] {
+        let options = StoreOptions {
+            poll_only,
+            ..StoreOptions::default()
+        };
+        let store = PostgresStore::new(database.pool(2), options).unwrap();
+        // In the way of an index.
+        let pool = store.pool().clone();
+        pool.execute("CREATE TABLE job_live_running (n int)")
+            .await
+            .unwrap();
+        for _ in 0..2 {
+            let error = store.migrate().await.unwrap_err();
+            assert!(matches!(error, SchemaError::Migration { .. }), "{error}");
+            assert!(error.to_string().contains("job_live_running"), "{error}");
+        }
+        let error = store.check_schema().await.unwrap_err();
+        assert!(matches!(error, SchemaError::Missing { .. }), "{error}");
+        pool.execute("DROP TABLE job_live_running").await.unwrap();
+        store.migrate().await.unwrap();
+        pool.execute("DROP TABLE job_schema, job_specs, job_live, job_runs")
+            .await
+            .unwrap();
+    }
+}
+
+#[tokio::test]
+async fn tables_of_which_one_is_missing_are_neither_accepted_nor_made_up_for() {
+    for table in ["job_schema", "job_specs", "job_live", "job_runs"] {
+        let (_database, store) = TestDatabase::with_store().await;
+        let drop = format!("DROP TABLE {table}");
+        store.pool().execute(&*drop).await.unwrap();
+        for result in [store.check_schema().await, store.migrate().await] {
+            let error = result.unwrap_err();
+            assert!(matches!(error, SchemaError::Incomplete { .. }), "{error}");
+            assert!(
+                error.to_string().contains(&format!("{table} is missing")),
+                "{error}"
+            );
+        }
+    }
+}
+
+/// A publication of all tables refuses updates of tables that have no primary key.
+#[tokio::test]
+async fn all_that_a_service_does_can_be_replicated() {
+    let (_database, store) = TestDatabase::with_store().await;
+    let publish = "CREATE PUBLICATION everything FOR ALL TABLES";
+    store.pool().execute(publish).await.unwrap();
+    spawn(&store, at(0), (1..4).map(|n| new_job(n, "a")).collect()).await;
+    let [done, again, lost] = [
+        claim_one(&store, at(1), "a").await,
+        claim_one(&store, at(1), "a").await,
+        claim_one(&store, at(1), "a").await,
+    ];
+    store.execute(None, &checkpoint(done, "1")).await.unwrap();
+    heartbeat(&store, at(2), vec![done, again]).await;
+    let released = Finish {
+        run: again,
+        outcome: Outcome::Released,
+    };
+    finish(&store, at(3), vec![completed(done), released]).await;
+    let taken_back = reclaim(&store, at(100_000), "a").await;
+    assert_eq!(taken_back.len(), 1, "{lost:?}");
+    store
+        .pool()
+        .execute("UPDATE job_schema SET version = version")
+        .await
+        .unwrap();
+    let keyless = "SELECT relname::text FROM pg_class WHERE relkind = 'r' AND relname LIKE 'job%'
+                   AND NOT EXISTS (SELECT FROM pg_index WHERE indrelid = pg_class.oid
+                                   AND indisprimary)";
+    assert!(store.pool().fetch_all(keyless).await.unwrap().is_empty());
 }
 
 #[tokio::test]

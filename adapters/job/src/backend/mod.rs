@@ -169,6 +169,10 @@ pub trait Backend: Sized + Send + Sync + 'static {
     type Operation: CallerTransaction<Self> + 'static;
     /// What carries out the engine's commands.
     type Store: Store;
+    /// Whether runs that hold transactions of the pool wait for one another only where it
+    /// has fewer connections: then [`Jobs::start_poll`](crate::Jobs::start_poll) looks at
+    /// its size.
+    const TRANSACTIONS_TAKE_CONNECTIONS: bool = false;
 
     /// Checks what can be checked without opening anything.
     ///
@@ -176,6 +180,12 @@ pub trait Backend: Sized + Send + Sync + 'static {
     ///
     /// A text that says what to change.
     fn check(options: &Self::Options) -> Result<(), String>;
+
+    /// Told before it is opened how many jobs the process may run at once, each of which
+    /// may want a connection of the pool. Default: nothing depends on it.
+    fn size_for(options: &mut Self::Options, runs_max: usize) {
+        let _ = (options, runs_max);
+    }
 
     /// Opens the database, migrates it if asked to, and checks that its tables
     /// fit this version, and that no other artificial clock is in use on them
@@ -210,14 +220,45 @@ pub trait Backend: Sized + Send + Sync + 'static {
         }
     }
 
+    /// Lets go of what the store holds of its own, when polling has stopped.
+    fn close(store: &Self::Store) -> impl Future<Output = ()> + Send;
+
     /// How many connections the pool may have, where that can be said.
+    ///
+    /// The default is `None`.
     fn pool_size(pool: &Self::Pool) -> Option<u32> {
         let _ = pool;
         None
     }
+}
 
-    /// Lets go of what the store holds of its own, when polling has stopped.
-    fn close(store: &Self::Store) -> impl Future<Output = ()> + Send;
+/// Whether the pool has room for the runs of a worker. Warns if it has not.
+///
+/// # Errors
+///
+/// [`JobError::Config`] if it has one connection only: a run that holds a transaction and
+/// keeps its state beside it would wait for itself.
+pub(crate) fn check_pool_size<B: Backend>(pool: &B::Pool, runs_max: usize) -> Result<(), JobError> {
+    let (true, Some(pool_size)) = (B::TRANSACTIONS_TAKE_CONNECTIONS, B::pool_size(pool)) else {
+        return Ok(());
+    };
+    if pool_size < 2 {
+        return Err(JobError::Config(format!(
+            "the pool has room for {pool_size} connection, so that a run that holds a \
+             transaction and writes beside it would wait for itself; give it at least 2, and \
+             one for each job that runs at once (max_jobs_per_process is {runs_max})"
+        )));
+    }
+    if (pool_size as usize) < runs_max {
+        tracing::warn!(
+            pool_size,
+            max_jobs_per_process = runs_max,
+            "the pool has fewer connections than jobs may run at once: runs that hold a \
+             transaction will wait for one another; make it larger (max_connections), or set \
+             max_jobs_per_process lower"
+        );
+    }
+    Ok(())
 }
 
 /// What an operator is told of a store, once, when a worker starts on it.

@@ -6,21 +6,29 @@ use std::time::Duration;
 use es_entity::AtomicOperation;
 use es_entity::operation::hooks::CommitHook;
 use job_engine::{Command, Reply, StoreError, Timestamp};
-use job_postgres::{ClockError, PostgresStore, StoreOptions};
+use job_postgres::{ClockError, ConnectConfig, PostgresStore, SchemaError, StoreOptions};
 use job_tokio::ClockHandle;
 use sqlx::{PgPool, Postgres, Transaction};
 
 use super::{About, AfterCommit, AtomicWrite, Backend, CallerTransaction};
 use crate::error::JobError;
 
-/// How long the first connection may take.
+/// How long the first connection may take, and each answer at the start.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The connections of the pool that is made for a connection string, beside one for each
+/// run that may hold a transaction: for spawns and for the application.
+const CONNECTIONS_BESIDE_RUNS: u32 = 10;
+/// The most runs of a process.
+const RUNS_MAX: u32 = 1_000;
 
 /// What to open on Postgres, as the builder gathers it.
 #[derive(Clone)]
 pub struct PostgresOptions {
     pub(crate) pg_con: Option<String>,
     pub(crate) max_connections: Option<u32>,
+    /// At most so many runs at once, for which the pool is to have room.
+    pub(crate) runs_max: u32,
     pub(crate) connect_timeout: Duration,
     pub(crate) pool: Option<PgPool>,
     pub(crate) exec_migrations: Option<bool>,
@@ -32,6 +40,7 @@ impl Default for PostgresOptions {
         Self {
             pg_con: None,
             max_connections: None,
+            runs_max: 1,
             connect_timeout: CONNECT_TIMEOUT,
             pool: None,
             exec_migrations: None,
@@ -62,19 +71,43 @@ impl Backend for Postgres {
     #[cfg(not(feature = "es-entity"))]
     type Operation = super::NoOperation;
     type Store = PostgresStore;
+    const TRANSACTIONS_TAKE_CONNECTIONS: bool = true;
 
     fn check(options: &Self::Options) -> Result<(), String> {
         match (&options.pg_con, &options.pool) {
-            (None, None) => Err("one of pg_con and pool must be set, and neither is".to_owned()),
-            (Some(_), Some(_)) => {
-                Err("one of pg_con and pool must be set, and both are; remove one".to_owned())
+            (None, None) => {
+                return Err("one of pg_con and pool must be set, and neither is".to_owned());
             }
-            (None, Some(_)) if options.max_connections.is_some() => Err(
-                "max_connections is about the pool that pg_con makes; set it on your own pool"
-                    .to_owned(),
-            ),
-            _ => options.store.check().map_err(|error| error.to_string()),
+            (Some(_), Some(_)) => {
+                let both = "one of pg_con and pool must be set, and both are; remove one";
+                return Err(both.to_owned());
+            }
+            (None, Some(_)) if options.max_connections.is_some() => {
+                let text =
+                    "max_connections is about the pool that pg_con makes; set it on your own pool";
+                return Err(text.to_owned());
+            }
+            (None, Some(pool)) if pool.options().get_max_connections() == 0 => {
+                let text = "the pool has room for no connection; make it with \
+                            PgPoolOptions::max_connections of at least 2";
+                return Err(text.to_owned());
+            }
+            (None, Some(_)) => {}
+            (Some(url), None) => {
+                job_postgres::check_url(url).map_err(|error| error.to_string())?;
+            }
         }
+        if options.max_connections == Some(0) {
+            let text = "max_connections is 0, so that nothing could be done; set at least 2, or \
+                        leave it out for one that fits max_jobs_per_process";
+            return Err(text.to_owned());
+        }
+        options.store.check().map_err(|error| error.to_string())
+    }
+
+    fn size_for(options: &mut Self::Options, runs_max: usize) {
+        let runs_max = u32::try_from(runs_max).unwrap_or(RUNS_MAX);
+        options.runs_max = runs_max.clamp(1, RUNS_MAX);
     }
 
     async fn open(
@@ -85,19 +118,21 @@ impl Backend for Postgres {
         let pool = match (options.pool, options.pg_con) {
             (Some(pool), None) => pool,
             (None, Some(url)) => {
-                job_postgres::connect(&url, options.max_connections, options.connect_timeout)
-                    .await?
+                let for_runs = options.runs_max + CONNECTIONS_BESIDE_RUNS;
+                let config = ConnectConfig {
+                    max_connections: options.max_connections.unwrap_or(for_runs),
+                    timeout: options.connect_timeout,
+                    poll_only: options.store.poll_only,
+                };
+                job_postgres::connect(&url, &config).await?
             }
             _ => return Err(JobError::Config("set one of pg_con and pool".to_owned())),
         };
         let mut store = PostgresStore::new(pool.clone(), options.store)
             .map_err(|error| JobError::Config(error.to_string()))?;
-        if options.exec_migrations.unwrap_or(own_pool) {
-            let migrated = store.migrate().await;
-            migrated.map_err(|error| JobError::Migration(error.into()))?;
-        }
-        let checked = store.check_schema().await;
-        checked.map_err(|error| JobError::Migration(error.into()))?;
+        let migrate = options.exec_migrations.unwrap_or(own_pool);
+        let prepared = store.prepare(migrate, options.connect_timeout).await;
+        prepared.map_err(schema_error)?;
         if let Some(clock) = clock.artificial_id() {
             store = store.with_clock(clock).await.map_err(clock_error)?;
         }
@@ -109,11 +144,10 @@ impl Backend for Postgres {
     }
 
     fn about(store: &Self::Store) -> About {
-        let StoreOptions { schema, poll_only } = store.options();
         About {
             backend: "postgres",
-            schema: schema.clone(),
-            listens: !poll_only,
+            schema: store.schema().map(str::to_owned),
+            listens: !store.options().poll_only,
         }
     }
 
@@ -197,6 +231,13 @@ impl CallerTransaction<Postgres> for es_entity::DbOp<'static> {
 #[cfg(not(feature = "es-entity"))]
 impl super::NotAnOperationOf<Postgres> for super::NoOperation {}
 
+fn schema_error(error: SchemaError) -> JobError {
+    match error {
+        SchemaError::Database(error) => error.into(),
+        error => JobError::Migration(error.into()),
+    }
+}
+
 fn clock_error(error: ClockError) -> JobError {
     match error {
         ClockError::Database(error) => error.into(),
@@ -209,5 +250,6 @@ fn begin_error(error: sqlx::Error) -> StoreError {
 }
 
 fn commit_error(error: sqlx::Error) -> StoreError {
-    StoreError::Unknown(format!("the commit failed: {error}"))
+    let advice = job_postgres::advice(&error);
+    StoreError::Unknown(format!("the commit failed: {error}{advice}"))
 }

@@ -195,6 +195,33 @@ pub(crate) const EXPECTED: &[Expected] = &[
         cases: hold,
     },
     Expected {
+        name: "look",
+        by: By::Application,
+        scans: &[],
+        rows_each: 0,
+        blocks_each: 0,
+        ranges_over: None,
+        cases: look,
+    },
+    Expected {
+        name: "migration_holder",
+        by: By::Application,
+        scans: &[],
+        rows_each: 0,
+        blocks_each: 0,
+        ranges_over: None,
+        cases: |_| vec![case("nobody", 0, 0, [])],
+    },
+    Expected {
+        name: "migration_lock",
+        by: By::Application,
+        scans: &[],
+        rows_each: 0,
+        blocks_each: 0,
+        ranges_over: None,
+        cases: |_| vec![case("nobody else", 0, 1, [])],
+    },
+    Expected {
         name: "reclaim",
         by: By::Worker,
         scans: &[
@@ -240,8 +267,8 @@ pub(crate) const EXPECTED: &[Expected] = &[
         by: By::Application,
         scans: &[],
         rows_each: 0,
-        // The one page of the table, which has one row and no index.
-        blocks_each: 1,
+        // The one page of the table and that of its index.
+        blocks_each: 2,
         ranges_over: None,
         cases: |_| vec![case("the only one", 0, 1, [])],
     },
@@ -519,6 +546,14 @@ fn claims(runs: &[SampleRun]) -> [String; 2] {
 
 fn null() -> String {
     "NULL".to_owned()
+}
+
+/// It joins a handful of tables of the catalog as it likes.
+fn look(_: &Sample) -> Vec<Case> {
+    vec![Case {
+        pairs_max: 10_000,
+        ..case("all tables", 0, 4, [text("public"), text("public")])
+    }]
 }
 
 fn text(value: impl ToString) -> String {
