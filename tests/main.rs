@@ -20,5 +20,6 @@ mod stores;
 mod support;
 mod testing;
 mod tracing;
+mod trials;
 mod unreadable;
 mod ways_in;

@@ -4,9 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use chrono::Utc;
+use chrono::{TimeDelta, Utc};
 use job::error::JobError;
-use job::{JobCompletion, JobId, JobPollerConfig, JobState, Jobs, RetrySettings};
+use job::{
+    ClockHandle, JobCompletion, JobEvent, JobEventKind, JobId, JobPollerConfig, JobState, Jobs,
+    RetrySettings,
+};
 use serde_json::{Value, json};
 
 use super::{at_once, service};
@@ -91,9 +94,11 @@ pub(super) async fn a_large_config_and_nul_characters_come_back_whole<B: TestBac
     );
 }
 
-pub(super) async fn a_config_that_does_not_decode_ends_by_the_retry_settings<B: TestBackend>() {
+pub(super) async fn a_config_that_nobody_can_decode_ends_the_job_after_an_hour<B: TestBackend>() {
     let place = B::place().await;
-    let mut jobs = service::<B>(&place).await;
+    let (clock, controller) = ClockHandle::manual();
+    let config = B::on(&place).clock(clock).build().unwrap();
+    let mut jobs = Jobs::init(config).await.unwrap();
     let spawner = jobs.add_initializer(typed::Typed);
     jobs.start_poll().await.unwrap();
     let id = JobId::new();
@@ -101,12 +106,22 @@ pub(super) async fn a_config_that_does_not_decode_ends_by_the_retry_settings<B: 
         .spawn(id, typed::Config::Text("seven".to_owned()))
         .await
         .unwrap();
-    let job = ended(&jobs, id).await;
-    assert_eq!((job.state(), job.attempt()), (JobState::Errored, 2));
+    let job = eventually("the job ends", async || {
+        controller.advance(Duration::from_secs(60)).await;
+        let job = jobs.find(id).await.ok()?;
+        job.completed().then_some(job)
+    })
+    .await;
+    assert_eq!((job.state(), job.attempt()), (JobState::Errored, 1));
     let error = job.last_error().unwrap();
+    let what = "the config of a job of type `typed` does not decode: invalid type: string";
+    assert!(error.contains(what), "{error}");
+    let tried = |event: &JobEvent| matches!(event.kind, JobEventKind::Undecodable { .. });
+    let first = job.events().iter().find(|event| tried(event)).unwrap();
+    let lasted = job.events().last().unwrap().at - first.at;
     assert!(
-        error.contains("job type `typed` failed: invalid type: string"),
-        "{error}"
+        lasted >= TimeDelta::hours(1) && lasted < TimeDelta::hours(2),
+        "{lasted}"
     );
 }
 

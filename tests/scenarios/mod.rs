@@ -2,6 +2,7 @@
 
 mod clock;
 mod input;
+mod trials;
 
 use std::convert::identity;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -11,8 +12,8 @@ use std::time::Duration;
 use chrono::{TimeDelta, Utc};
 use job::error::JobError;
 use job::{
-    ArtificialClockConfig, ClockController, ClockHandle, JobCompletion, JobId, JobPollerConfig,
-    JobState, Jobs, RetrySettings,
+    ArtificialClockConfig, ClockController, ClockHandle, CurrentJob, JobCompletion, JobEventKind,
+    JobId, JobPollerConfig, JobState, Jobs, RetrySettings,
 };
 use serde_json::{Value, json};
 use tokio::sync::Notify;
@@ -21,6 +22,7 @@ use crate::support::{TestBackend, TestInitializer, behind_a_pooler, ended, event
 
 use clock::*;
 use input::*;
+use trials::*;
 
 /// Runs each scenario on each backend, and on Postgres through a pooler, too.
 macro_rules! on_every_backend {
@@ -49,6 +51,9 @@ on_every_backend![
     a_shutdown_lets_a_job_end_that_listens_for_it,
     the_last_clone_shuts_down_when_it_is_dropped,
     a_unique_job_is_spawned_once,
+    a_unique_job_that_died_is_told_of,
+    a_job_that_takes_its_time_to_fail_is_given_up,
+    due_jobs_start_while_there_are_free_places,
     a_completing_transaction_commits_with_the_completion,
     a_transaction_of_a_failed_run_leaves_nothing,
     a_job_spawned_in_a_rolled_back_transaction_does_not_exist,
@@ -64,7 +69,7 @@ on_every_backend![
     a_duplicate_id_is_refused_and_changes_nothing,
     the_past_is_now_and_the_far_future_is_pending,
     a_large_config_and_nul_characters_come_back_whole,
-    a_config_that_does_not_decode_ends_by_the_retry_settings,
+    a_config_that_nobody_can_decode_ends_the_job_after_an_hour,
     an_initializer_that_panics_counts_as_an_error,
     absurd_settings_do_no_harm,
     a_job_that_nobody_spawned_is_not_found,

@@ -55,6 +55,7 @@ pub fn history(job: &Job) -> Vec<&'static str> {
             Kind::Aborted => "aborted",
             Kind::Released => "released",
             Kind::LeaseLost { .. } => "lease lost",
+            Kind::Undecodable { .. } => "undecodable",
             _ => "unknown",
         })
         .collect()

@@ -1,5 +1,7 @@
 //! A job as applications see it: what it is, where it stands, what happened.
 
+use std::sync::OnceLock;
+
 use chrono::{DateTime, Utc};
 use job_engine::history::{Live, RunRecord, Snapshot};
 use job_engine::lifecycle::{RunEnd, State};
@@ -26,6 +28,9 @@ pub struct Job {
     interruptions: u32,
     due_at: Option<DateTime<Utc>>,
     events: Vec<JobEvent>,
+    /// Set once the config did not decode.
+    #[serde(skip)]
+    undecodable: OnceLock<String>,
 }
 
 /// Where a job is in its life.
@@ -121,18 +126,29 @@ impl Job {
     ///
     /// # Errors
     ///
-    /// When the stored JSON does not fit `T`.
+    /// When the stored JSON does not fit `T`. An initializer that fails because of that is
+    /// not one that fails: see
+    /// [`undecodable_max`](crate::JobInitializer::undecodable_max).
     pub fn config<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
-        serde_json::from_str(self.config.as_str())
+        let decoded = serde_json::from_str(self.config.as_str());
+        if decoded.is_err() {
+            self.undecodable.get_or_init(|| self.why_undecodable::<T>());
+        }
+        decoded
     }
 
-    /// Why the config is no `T`, and where, if so.
-    pub(crate) fn why_undecodable<T: DeserializeOwned>(&self) -> Option<String> {
+    /// What was wrong with the config when it was last to be decoded, if anything was.
+    pub(crate) fn undecodable(&self) -> Option<&str> {
+        self.undecodable.get().map(String::as_str)
+    }
+
+    /// Why the config is no `T`, and where.
+    fn why_undecodable<T: DeserializeOwned>(&self) -> String {
         let mut json = serde_json::Deserializer::from_str(self.config.as_str());
         let decoded: Result<T, _> = serde_path_to_error::deserialize(&mut json);
         match decoded {
-            Ok(_) => json.end().err().map(|error| error.to_string()),
-            Err(error) => Some(format!("{} (at {})", error.inner(), error.path())),
+            Ok(_) => "it is not all of it".to_owned(),
+            Err(error) => format!("{} (at {})", error.inner(), error.path()),
         }
     }
 
@@ -204,6 +220,7 @@ impl Job {
             interruptions: 0,
             due_at: Some(to_datetime(new.due.resolve(now))),
             events: vec![event(now, JobEventKind::Spawned)],
+            undecodable: OnceLock::new(),
         }
     }
 
@@ -222,6 +239,7 @@ impl Job {
                 event(claimed.spawned_at, JobEventKind::Spawned),
                 event(now, JobEventKind::Started { attempt, worker }),
             ],
+            undecodable: OnceLock::new(),
         }
     }
 
@@ -242,6 +260,7 @@ impl Job {
             interruptions: live.map_or(0, |live| live.interruptions),
             due_at: live.map(|live| to_datetime(live.due_at)),
             events: events(snapshot),
+            undecodable: OnceLock::new(),
         }
     }
 }

@@ -66,12 +66,11 @@ impl<B: Backend, I: JobInitializer<B>> InitRunner<B> for I {
             Err(panic) => Err(panic),
         };
         let job_type = job.job_type.clone();
-        // Only now, so that runs whose config decodes decode it once.
-        match (job.why_undecodable::<I::Config>(), text) {
+        match (job.undecodable(), text) {
             (Some(why), text) => {
                 // Whatever it is that was thrown, it is not to be thrown again by its drop.
                 std::mem::forget(text);
-                let source = why.into();
+                let source = why.to_owned().into();
                 Err(JobError::UndecodableConfig { job_type, source })
             }
             (None, Ok(text)) => {

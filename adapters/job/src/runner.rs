@@ -51,8 +51,8 @@ pub trait JobInitializer<B: Backend = DefaultBackend>: Send + Sync + 'static {
     /// the job ends as errored. Default [`UNDECODABLE_MAX_DEFAULT`]; make it longer than
     /// your longest deploy. Asked once, when the initializer is registered.
     ///
-    /// That is so if [`JobInitializer::init`] fails and the config does not decode as
-    /// [`JobInitializer::Config`]. All other errors count as failures.
+    /// That is so if [`JobInitializer::init`] fails and [`Job::config`] did so before. All
+    /// other errors count as failures.
     fn undecodable_max(&self) -> Duration {
         UNDECODABLE_MAX_DEFAULT
     }

@@ -175,15 +175,22 @@ impl<Config: Serialize + Send + Sync, B: Backend> JobSpawner<Config, B> {
     ///
     /// As [`JobSpawner::spawn`], but `Ok` if the unique job was there already.
     pub async fn spawn_unique(self, id: impl Into<JobId>, config: Config) -> Result<(), JobError> {
-        let job = self.spawn_unique_or_find(id, config).await?;
-        if job.state() == JobState::Errored {
-            tracing::warn!(
-                job_id = %job.id, job_type = %job.job_type,
-                error = job.last_error().unwrap_or_default(),
-                "the unique job of this type has ended as errored: none runs"
-            );
+        match self.spawn_new(id.into(), &config, Due::Now, true).await? {
+            (_, Spawned::DuplicateUniqueType(existing)) => {
+                // That it is there is all that was asked.
+                if let Ok(job) = self.existing(existing).await
+                    && job.state() == JobState::Errored
+                {
+                    tracing::warn!(
+                        job_id = %job.id, job_type = %job.job_type,
+                        error = job.last_error().unwrap_or_default(),
+                        "the unique job of this type has ended as errored: none runs"
+                    );
+                }
+                Ok(())
+            }
+            (new, spawned) => self.job(&new, spawned).map(|_| ()),
         }
-        Ok(())
     }
 
     /// Creates the one job of this type, as [`JobSpawner::spawn_unique`], or finds the one
@@ -198,38 +205,44 @@ impl<Config: Serialize + Send + Sync, B: Backend> JobSpawner<Config, B> {
         id: impl Into<JobId>,
         config: Config,
     ) -> Result<Job, JobError> {
-        let id = id.into();
-        let new = self.new_job(id, &config, Due::Now, true)?;
-        match self.spawn_new(&new).await? {
-            Spawned::DuplicateUniqueType(existing) => {
-                match self.core.execute(&Command::Find(existing)).await? {
-                    Reply::Found(Some(snapshot)) => Ok(Job::from_snapshot(&snapshot)),
-                    Reply::Found(None) => Err(JobError::NotFound(existing.into())),
-                    other => Err(wrong_reply(&other)),
-                }
-            }
-            spawned => self.job(&new, spawned),
+        match self.spawn_new(id.into(), &config, Due::Now, true).await? {
+            (_, Spawned::DuplicateUniqueType(existing)) => self.existing(existing).await,
+            (new, spawned) => self.job(&new, spawned),
         }
     }
 
     async fn spawn_due(&self, id: JobId, config: Config, due: Due) -> Result<Job, JobError> {
-        let new = self.new_job(id, &config, due, false)?;
-        let spawned = self.spawn_new(&new).await?;
+        let (new, spawned) = self.spawn_new(id, &config, due, false).await?;
         self.job(&new, spawned)
     }
 
     #[instrument(
         name = "job_spawner.spawn",
         skip_all,
-        fields(job_id = %new.id, job_type = %self.job_type)
+        fields(job_id = %id, job_type = %self.job_type)
     )]
-    async fn spawn_new(&self, new: &NewJob) -> Result<Spawned, JobError> {
-        let spawned = self.core.spawn(new).await?;
+    async fn spawn_new(
+        &self,
+        id: JobId,
+        config: &Config,
+        due: Due,
+        unique_type: bool,
+    ) -> Result<(NewJob, Spawned), JobError> {
+        let new = self.new_job(id, config, due, unique_type)?;
+        let spawned = self.core.spawn(&new).await?;
         fault_point(self.core.worker(), "after_spawn").await;
         if spawned == Spawned::Created {
             self.core.wake(self.job_type.as_engine());
         }
-        Ok(spawned)
+        Ok((new, spawned))
+    }
+
+    async fn existing(&self, id: job_engine::JobId) -> Result<Job, JobError> {
+        match self.core.execute(&Command::Find(id)).await? {
+            Reply::Found(Some(snapshot)) => Ok(Job::from_snapshot(&snapshot)),
+            Reply::Found(None) => Err(JobError::NotFound(id.into())),
+            other => Err(wrong_reply(&other)),
+        }
     }
 
     #[instrument(

@@ -67,12 +67,12 @@ impl Worker {
                     self.demand.want(&job_type);
                     announce.insert(job_type);
                 }
-                (
-                    Written::Applied,
-                    Outcome::Rescheduled { .. }
-                    | Outcome::Retried { .. }
-                    | Outcome::Undecodable { .. },
-                ) => {
+                (Written::Applied, Outcome::Undecodable { .. }) => {
+                    // Others have to know when it is due, or this worker takes it again.
+                    self.demand.want(&job_type);
+                    announce.insert(job_type);
+                }
+                (Written::Applied, Outcome::Rescheduled { .. } | Outcome::Retried { .. }) => {
                     // When it is due is the store's business: the claim that
                     // follows brings it along.
                     self.demand.want(&job_type);

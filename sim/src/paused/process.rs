@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 
 use super::backend::{Simulated, SimulatedOptions};
 use super::port::Port;
-use super::runner::{Key, Kind, Spawners, due_at};
+use super::runner::{Kind, Spawners, due_at};
 use super::state::World;
 use crate::event::{Event, Who};
 use crate::scenario::{Knobs, START, Topic, job_id, job_type};
@@ -123,9 +123,9 @@ impl Process {
         let spawns = async move {
             let id = job::JobId::from(job.id());
             let result = match due_at(&world, &job) {
-                _ if job.unique => spawner.spawn_unique(id, Key(job.key)).await,
-                None => spawner.spawn(id, Key(job.key)).await.map(|_| ()),
-                Some(at) => spawner.spawn_at(id, Key(job.key), at).await.map(|_| ()),
+                _ if job.unique => spawner.spawn_unique(id, job.key).await,
+                None => spawner.spawn(id, job.key).await.map(|_| ()),
+                Some(at) => spawner.spawn_at(id, job.key, at).await.map(|_| ()),
             };
             let mut state = world.state();
             let exists = state.model.find(job_id(job.key)).is_some();

@@ -1,6 +1,5 @@
 //! Runners that do what the scenario says.
 
-use std::cell::Cell;
 use std::error::Error;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -15,7 +14,7 @@ use job_engine::store::Written;
 use job_engine::{Fence, JobId, Run};
 use job_tokio::to_datetime;
 use serde::de::Error as _;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer};
 
 use super::backend::{Simulated, SimulatedTransaction};
 use super::state::World;
@@ -32,28 +31,19 @@ const KILLED_US: u64 = 1_000_000;
 const REACTION_US: (u64, u64) = (100, 50_000);
 
 /// The spawners of a process, by the place of their type.
-pub(super) type Spawners = Arc<OnceLock<Vec<JobSpawner<Key, Simulated>>>>;
+pub(super) type Spawners = Arc<OnceLock<Vec<JobSpawner<u32, Simulated>>>>;
 
-thread_local! {
-    /// The config that is decoded next is of a version that this program does not know.
-    static UNDECODABLE: Cell<bool> = const { Cell::new(false) };
-}
+/// A config of a version that this program does not know.
+struct Unknown;
 
-/// The config of a job: its key.
-#[derive(Clone, Copy, Debug, Serialize)]
-#[serde(transparent)]
-pub(super) struct Key(pub(super) u32);
-
-impl<'de> Deserialize<'de> for Key {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match UNDECODABLE.take() {
-            true => Err(D::Error::custom("as planned")),
-            false => u32::deserialize(deserializer).map(Self),
-        }
+impl<'de> Deserialize<'de> for Unknown {
+    fn deserialize<D: Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
+        Err(D::Error::custom(PANIC))
     }
 }
 
-/// Makes the runners of one type in one process.
+/// Makes the runners of one type in one process. The config of a job is its
+/// key.
 pub(super) struct Kind {
     pub(super) world: World,
     pub(super) who: Who,
@@ -64,7 +54,7 @@ pub(super) struct Kind {
 }
 
 impl JobInitializer<Simulated> for Kind {
-    type Config = Key;
+    type Config = u32;
 
     fn job_type(&self) -> JobType {
         job_type(self.place).into()
@@ -85,9 +75,9 @@ impl JobInitializer<Simulated> for Kind {
     fn init(
         &self,
         job: &Job,
-        _: JobSpawner<Key, Simulated>,
+        _: JobSpawner<u32, Simulated>,
     ) -> Result<Box<dyn JobRunner<Simulated>>, Box<dyn Error>> {
-        let Key(key) = job.config()?;
+        let key: u32 = job.config()?;
         let id = JobId::from(job.id);
         debug_assert_eq!(key, job_key(id), "the audit has compared them");
         let run = self.world.state().run(self.who, id);
@@ -96,9 +86,7 @@ impl JobInitializer<Simulated> for Kind {
             .ok_or("only jobs of the scenario are spawned")?
             .run(run.fence.0);
         if spec.end == EndSpec::Undecodable {
-            // Of this version; asked again, the config says the same.
-            UNDECODABLE.set(true);
-            return Err("cannot decode the config".into());
+            job.config::<Unknown>()?;
         }
         Ok(Box::new(Runner {
             world: self.world.clone(),
@@ -230,10 +218,10 @@ impl Runner {
             let spawner = &spawners[child.job_type as usize];
             let id = job::JobId::from(child.id());
             match due_at(&self.world, child) {
-                None => spawner.spawn_in_op(transaction, id, Key(child.key)).await?,
+                None => spawner.spawn_in_op(transaction, id, child.key).await?,
                 Some(at) => {
                     spawner
-                        .spawn_at_in_op(transaction, id, Key(child.key), at)
+                        .spawn_at_in_op(transaction, id, child.key, at)
                         .await?
                 }
             };
