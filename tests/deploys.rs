@@ -166,8 +166,10 @@ async fn a_second_signal_ends_the_process_at_once() {
         process.says("asked to end");
         process.signal(signal);
         assert_eq!(process.exit_code(), Some(code), "{signal}");
+        // Nothing ended the run: who opened the file next took the job back, at once.
         let job = left_by_the_process(directory.path()).await;
-        assert_eq!(history(&job), ["spawned", "started"]);
+        assert_eq!(history(&job), ["spawned", "started", "aborted"]);
+        assert_eq!((job.state(), job.attempt()), (JobState::Pending, 1));
     }
 }
 

@@ -21,16 +21,19 @@ const POLL_INTERVAL_DEAF: Duration = Duration::from_secs(1);
 pub struct JobPollerConfig {
     /// How long a running job may go without a heartbeat before it counts as
     /// lost and is run again. Heartbeats are sent every quarter of it, lost jobs
-    /// looked for every half. Default 5 min; less than 40 ms counts as 40 ms.
-    /// Give all processes on one database the same.
+    /// looked for every half: so a job of a dead process runs again one to one and a half
+    /// times as long after its last heartbeat, 5 to 7.5 minutes by default. Default 5 min;
+    /// less than 40 ms counts as 40 ms. Give all processes on one database the same.
     #[serde(with = "seconds")]
     pub job_lost_interval: Duration,
-    /// At most so many jobs run at once in this process, 1 to 1,000. Default 50.
+    /// At most so many jobs run at once in this process, 1 to 1,000. While fewer run and
+    /// a job is due, it is claimed. Default 50.
     /// Where runs end within milliseconds, more are claimed ahead, 2,000 at most, so
     /// that none waits for the database; they go back if they do not start soon.
     pub max_jobs_per_process: usize,
-    /// More jobs are claimed once fewer than this run, 1 to
-    /// `max_jobs_per_process`. Default 30.
+    /// A hint for the size of claims, 1 to `max_jobs_per_process`: while at least so many
+    /// jobs run, claims are 50 ms apart, so that one of them fills the places of several
+    /// jobs that have ended. Below that, each place is filled at once. Default 30.
     pub min_jobs_per_process: usize,
     /// How long a shutdown waits for running jobs before it aborts them and puts
     /// them back. Default 5 s. What a runner started in `spawn_blocking` or in a task of its

@@ -348,7 +348,7 @@ async fn connections_that_are_opened_later_have_the_credentials_that_the_pool_ha
         .fetch_all(observer.pool())
         .await
         .unwrap();
-    assert_eq!(whose, [new.name.clone()]);
+    assert_eq!(whose, [&*new.name]);
     drop(store);
 }
 

@@ -132,3 +132,31 @@ fn workers_that_start_together_do_not_stay_together() {
     sim.holds(&[]);
     sim.finds(Bug::NoJitter, "pace.herd");
 }
+
+/// While as many jobs ran as claims are gathered from, nothing was claimed.
+#[test]
+fn a_due_job_starts_while_there_is_a_free_place() {
+    let sim = workers(1).knobs(|knobs| (knobs.jobs_max, knobs.jobs_min) = (4, 2));
+    let long = run(60_000, EndSpec::Complete);
+    let sim = sim.job(1_000, &[long.clone()]).job(1_000, &[long]);
+    let sim = sim.job(10_000, &[]).job_of(1, 10_000, &[]);
+    let report = sim.holds(&[]);
+    for job in [2, 3] {
+        let waited_ms = starts_ms(&report, job)[0] - 10_000;
+        assert!(waited_ms < 5_100, "{waited_ms}");
+    }
+    sim.finds(Bug::MinimumIsABan, "claims.poll");
+}
+
+/// Of many jobs whose configs are long, no claim brings more than arrive in time.
+#[test]
+fn a_claim_that_brings_too_much_asks_for_less() {
+    let mut sim = workers(1).knobs(|knobs| (knobs.jobs_max, knobs.jobs_min) = (12, 12));
+    // The driver waits for a second.
+    sim = sim.with(|scenario| scenario.claimed_job_ms = 400);
+    for _ in 0..12 {
+        sim = sim.job(85_000, &[]);
+    }
+    sim.holds(&[Point::ClaimLeftSome]);
+    sim.finds(Bug::ClaimNeverShrinks, "liveness.stuck");
+}

@@ -39,12 +39,27 @@ fn a_job_that_kills_its_process_is_given_up_after_some_crashes() {
 
 /// 50
 #[test]
-fn a_job_that_cannot_be_decoded_fails_as_often_as_it_may() {
+fn a_job_that_nobody_can_decode_costs_no_attempt_and_ends_when_its_time_is_over() {
     let sim = workers(1).with_driver();
+    let sim = sim.with(|scenario| scenario.types[0].retries[0].undecodable_max_ms = 5_000);
     let sim = sim.job(1_000, &vec![run(0, EndSpec::Undecodable); 10]);
+    let report = sim.holds(&[Point::Undecodable]);
+    // After 0, 1, 2, 3, 4.5 and 6.75 seconds.
+    assert_eq!(fates(&report, 0), [Fate::Failed; 6]);
+    sim.finds(Bug::UndecodableLoops, "backoff.asked");
+    sim.finds(Bug::UndecodableForEver, "attempts.undecodable");
+    sim.finds(Bug::UndecodableCountsAttempt, "attempts.next");
+}
+
+/// The longest wait is 4 s: a run is healthy after three times that, and not after three
+/// times the wait before it.
+#[test]
+fn a_job_that_takes_its_time_to_fail_is_given_up() {
+    let sim = workers(1).with(|scenario| scenario.types[0].retries[0].reset_after_multiples = 3);
+    let sim = sim.job(1_000, &vec![run(9_000, EndSpec::Fail); 10]);
     let report = sim.holds(&[Point::RetryAtCap]);
     assert_eq!(fates(&report, 0), [Fate::Failed; 5]);
-    sim.finds(Bug::UndecodableLoops, "backoff.asked");
+    sim.finds(Bug::HealthySoon, "attempts.next");
     sim.finds(Bug::RetryKeepsAttempt, "attempts.next");
 }
 

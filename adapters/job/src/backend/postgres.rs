@@ -87,11 +87,6 @@ impl Backend for Postgres {
                     "max_connections is about the pool that pg_con makes; set it on your own pool";
                 return Err(text.to_owned());
             }
-            (None, Some(pool)) if pool.options().get_max_connections() == 0 => {
-                let text = "the pool has room for no connection; make it with \
-                            PgPoolOptions::max_connections of at least 2";
-                return Err(text.to_owned());
-            }
             (None, Some(_)) => {}
             (Some(url), None) => {
                 job_postgres::check_url(url).map_err(|error| error.to_string())?;
