@@ -349,12 +349,11 @@ fn commit(effect: MessageEffect, shutdown_timeout_ms: u64) -> Scenario {
     scenario.workers[0].knobs.shutdown_timeout_ms = shutdown_timeout_ms;
     let runs = vec![run(100, EndSpec::CompleteTx); 2];
     scenario.jobs.push(job(0, 5_000, runs));
-    // The finish in the transaction is the first call of a runner, the commit
-    // the second.
+    // The calls of a runner: it takes its row, the finish in the transaction, the commit.
     scenario.faults.push(Fault::Message {
         worker: 0,
         incarnation: 1,
-        op: RUNNER_OPS + 2,
+        op: RUNNER_OPS + 3,
         effect,
     });
     scenario

@@ -3,6 +3,7 @@
 //! SQLite. Needs `DATABASE_URL`; `tests/run` starts a server for it.
 
 #[path = "../../tests/support/database.rs"]
+#[expect(dead_code, reason = "no pooler is needed here")]
 mod database;
 mod kept;
 

@@ -334,6 +334,7 @@ async fn a_stopped_process_cannot_write_for_a_job_that_it_has_claimed_again() {
     .await;
     // Somebody takes the job back, and only the stopped process can claim it.
     let store = PostgresStore::new(pool.clone(), StoreOptions::default()).unwrap();
+    store.check_schema().await.unwrap();
     let policy = job_engine::store::TypePolicy {
         job_type: job_engine::JobType::new("gated"),
         attempts_max: None,

@@ -118,6 +118,10 @@ struct Inner {
 impl PostgresStore {
     /// A store on the database of `pool`. Opens nothing yet.
     ///
+    /// [`PostgresStore::check_schema`] or [`PostgresStore::migrate`] comes next: until
+    /// then the tables are those on the `search_path`, and announcements are heard by
+    /// stores only that did not look for their tables either.
+    ///
     /// # Errors
     ///
     /// If the name of the schema cannot be the name of one.

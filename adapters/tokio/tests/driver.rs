@@ -405,7 +405,7 @@ async fn a_run_that_is_held_is_not_put_back_until_it_is_let_go() {
     let job = bench.read(HOLD).await;
     assert_eq!(
         (job.state(), job.runs[0].end),
-        (State::Pending, RunEnd::Released)
+        (State::Pending, RunEnd::Interrupted)
     );
 }
 

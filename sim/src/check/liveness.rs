@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 use job_engine::ModelStore;
-use job_engine::lifecycle::State;
+use job_engine::lifecycle::{RunEnd, State};
 
-use super::books::{Books, JobBook, Life, Seen};
+use super::books::{Books, JobBook, Life, RunBook, Seen};
 use super::{Verdict, Violation};
 use crate::scenario::Scenario;
 
@@ -75,8 +75,32 @@ pub(super) fn finish(books: &Books, model: &ModelStore) -> Verdict {
         if let Some(text) = stuck(books, book, seen, bound_us) {
             return Err(Violation::new("liveness.stuck", text).of_job(book.spec.key));
         }
+        if let Some(text) = futile(book, seen, calm_since) {
+            return Err(Violation::new("liveness.futile", text).of_job(book.spec.key));
+        }
     }
     Ok(())
+}
+
+/// It is claimed again and again, and nobody crashes; yet no claim becomes a run.
+fn futile(book: &JobBook, seen: Seen, calm_since: u64) -> Option<String> {
+    let ended = matches!(seen.state, State::Completed | State::Errored);
+    let moves = |run: &RunBook| {
+        run.started_us.is_some_and(|at| at >= calm_since)
+            || (run.ended.is_some() && run.ended_us >= calm_since)
+    };
+    if ended || book.runs.iter().any(moves) {
+        return None;
+    }
+    let in_vain = book.runs.iter().filter(|run| {
+        run.claimed_us >= calm_since
+            && run.started_us.is_none()
+            && run.recorded == Some(RunEnd::Lost)
+    });
+    let claims = in_vain.count();
+    (claims >= 3).then(|| {
+        format!("it was claimed and lost {claims} times since the faults ceased, and never started")
+    })
 }
 
 fn stuck(books: &Books, book: &JobBook, seen: Seen, bound_us: u64) -> Option<String> {

@@ -206,6 +206,10 @@ impl Generator {
         if profile.long_replies && !peaceful && self.dice.pct(6) {
             // One job always arrives in time, many never do.
             scenario.claimed_job_ms = self.dice.within(150, 600);
+            // What is never given up has to start in the end.
+            for retry in scenario.types.iter_mut().flat_map(|t| &mut t.retries) {
+                (retry.attempts_max, retry.crashes_max) = (None, None);
+            }
         }
         let needed_ms = crate::check::calm_ms(&scenario);
         let calm_ms = needed_ms.clamp(profile.calm_ms, 2 * profile.calm_ms);

@@ -90,12 +90,17 @@ pub struct RetrySpec {
     pub jitter_pct: u8,
     pub reset_after_multiples: u32,
     pub crashes_max: Option<u32>,
-    #[serde(default = "hour_ms")]
+    #[serde(default = "hour_ms", skip_serializing_if = "is_hour")]
     pub undecodable_max_ms: u64,
 }
 
 fn hour_ms() -> u64 {
     3_600_000
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_hour(ms: &u64) -> bool {
+    *ms == hour_ms()
 }
 
 /// A worker: a process that polls, and is started again when it crashes.

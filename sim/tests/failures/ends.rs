@@ -105,13 +105,13 @@ fn a_commit_whose_reply_is_lost_counts_once() {
     let sim = workers(1).with_driver();
     let sim = sim
         .job(7_000, &vec![run(2_000, EndSpec::CompleteTx); 3])
-        .fault(cut(0, 9_008, 3_000, Direction::FromStore));
+        .fault(cut(0, 9_010, 3_000, Direction::FromStore));
     let report = sim.holds(&[Point::CommitUnknown]);
     assert_eq!(starts_ms(&report, 0).len(), 1);
     let lost = workers(1).with_driver();
     let lost = lost
         .job(7_000, &vec![run(2_000, EndSpec::CompleteTx); 3])
-        .fault(cut(0, 9_008, 3_000, Direction::ToStore));
+        .fault(cut(0, 9_010, 3_000, Direction::ToStore));
     let report = lost.holds(&[Point::Unanswered]);
     assert_eq!(starts_ms(&report, 0).len(), 2);
     lost.finds(Bug::UnknownCommitIsSettled, "ends.settled");
