@@ -100,7 +100,10 @@ pub(super) fn each<'a>(
             let mut finishes = finishes.iter().zip(written);
             finishes.try_for_each(|(finish, written)| {
                 if is_outdated(books, &runs, finish.run) {
-                    return outdated(finish.run, *written);
+                    // Its end may have been recorded before, and the reply lost.
+                    let recorded = books.run(finish.run).and_then(|run| run.recorded);
+                    let repeats = recorded == Some(finish.outcome.end());
+                    return outdated(finish.run, repeats, *written);
                 }
                 one(books, finish.run.job, Change::Finish(finish, *written))
             })
@@ -110,7 +113,7 @@ pub(super) fn each<'a>(
             let mut runs = heartbeat.runs.iter().zip(written);
             runs.try_for_each(|(run, written)| {
                 if is_outdated(books, &heartbeat.runs, *run) {
-                    return outdated(*run, *written);
+                    return outdated(*run, false, *written);
                 }
                 let change = Change::Heartbeat(*run, heartbeat.lease, *written);
                 one(books, run.job, change)
@@ -146,11 +149,11 @@ fn is_outdated(books: &Books, runs: &[Run], run: Run) -> bool {
     runs.iter().any(newer) && books.run(run).is_some_and(|run| run.recorded.is_some())
 }
 
-fn outdated(run: Run, written: Written) -> Verdict {
+fn outdated(run: Run, repeats: bool, written: Written) -> Verdict {
     super::ensure!(
-        written == Written::Stale,
+        (written == Written::Applied) == repeats,
         "fences.outdated",
-        "run {} has lost its lease to a later one, and a write of it was {written:?}",
+        "run {} was followed by a later one, and a write of it was {written:?}",
         run.fence
     );
     Ok(())

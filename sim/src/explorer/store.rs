@@ -92,11 +92,12 @@ impl World<'_> {
             self.disturb(Some(call.who), self.now_us, "the network");
         }
         let long_us = self.scenario.reply_us(&result);
+        if long_us > 0 {
+            let until_us = until_us.min(self.now_us + long_us);
+            self.disturb(Some(call.who), until_us, "a long reply");
+        }
         let arrives_us = plan.travels_us.map(|us| self.now_us + us + long_us);
         if arrives_us.is_none_or(|at_us| at_us >= until_us) {
-            if long_us > 0 {
-                self.disturb(Some(call.who), until_us, "a long reply");
-            }
             self.give_up(process, call, until_us);
         }
         if let Some(at_us) = arrives_us {
