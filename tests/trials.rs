@@ -300,7 +300,9 @@ const END: &str = "SELECT CAST(run_end AS bigint), error FROM job_runs WHERE err
 #[tokio::test]
 async fn a_job_whose_spec_was_deleted_by_hand_ends_at_once_on_postgres() {
     a_job_without_its_spec_ends_at_once::<Postgres>(
-        async |pool| drop(sqlx::query(DELETE_SPECS).execute(pool).await.unwrap()),
+        async |pool| {
+            sqlx::query(DELETE_SPECS).execute(pool).await.unwrap();
+        },
         async |pool| sqlx::query_as(END).fetch_optional(pool).await.unwrap(),
     )
     .await;
@@ -309,7 +311,9 @@ async fn a_job_whose_spec_was_deleted_by_hand_ends_at_once_on_postgres() {
 #[tokio::test]
 async fn a_job_whose_spec_was_deleted_by_hand_ends_at_once_on_sqlite() {
     a_job_without_its_spec_ends_at_once::<Sqlite>(
-        async |pool| drop(sqlx::query(DELETE_SPECS).execute(pool).await.unwrap()),
+        async |pool| {
+            sqlx::query(DELETE_SPECS).execute(pool).await.unwrap();
+        },
         async |pool| sqlx::query_as(END).fetch_optional(pool).await.unwrap(),
     )
     .await;

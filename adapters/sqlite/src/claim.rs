@@ -42,7 +42,7 @@ pub(crate) async fn claim(
     let (mut jobs, mut left) = (Vec::new(), Vec::new());
     for taken in taken {
         let room = room.get_mut(taken.job_type.as_str());
-        let fits = !repeated || room.is_some_and(|room| take_one(room));
+        let fits = !repeated || room.is_some_and(take_one);
         match taken.job(fits)? {
             Ok(job) => jobs.push(job),
             Err(one) => left.push(one),

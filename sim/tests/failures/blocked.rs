@@ -137,8 +137,8 @@ fn workers_that_start_together_do_not_stay_together() {
 #[test]
 fn a_due_job_starts_while_there_is_a_free_place() {
     let sim = workers(1).knobs(|knobs| (knobs.jobs_max, knobs.jobs_min) = (4, 2));
-    let long = run(60_000, EndSpec::Complete);
-    let sim = sim.job(1_000, &[long.clone()]).job(1_000, &[long]);
+    let long = [run(60_000, EndSpec::Complete)];
+    let sim = sim.job(1_000, &long).job(1_000, &long);
     let sim = sim.job(10_000, &[]).job_of(1, 10_000, &[]);
     let report = sim.holds(&[]);
     for job in [2, 3] {
