@@ -37,8 +37,8 @@ pub(super) fn check(snapshot: &Snapshot) {
     events.iter().for_each(written_and_read);
 
     let failed = snapshot.runs.iter().rev().find(|run| {
-        use job_engine::lifecycle::RunEnd::{Abandoned, Errored, Retried};
-        matches!(run.end, Abandoned | Errored | Retried)
+        use job_engine::lifecycle::RunEnd::{Abandoned, Errored, Retried, Undecodable};
+        matches!(run.end, Abandoned | Errored | Retried | Undecodable)
     });
     let last_error = failed.map(|run| run.error.as_ref().map_or("", |error| error.as_str()));
     assert_eq!(job.last_error(), last_error);
