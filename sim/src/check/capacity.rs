@@ -52,6 +52,8 @@ pub(super) struct Ahead {
     /// What [`Ahead::max`] was before: a claim that fails teaches nothing.
     max_before: u32,
     kept_us: u64,
+    /// When it was last busy with recording ends, or could not put anything back.
+    busy_us: u64,
     /// Since when there has been a place for one that waits.
     idle_since: Option<u64>,
 }
@@ -60,6 +62,8 @@ pub(super) struct Ahead {
 #[derive(Clone, Copy, Debug)]
 struct Waits {
     since_us: u64,
+    /// The longest that it may wait: [`Ahead::kept_us`] of any claim meanwhile.
+    kept_us: u64,
     /// Until then it is not put back, for certain.
     held_us: u64,
 }
@@ -112,16 +116,21 @@ impl Ahead {
         self.kept_us = (took_us * KEPT_CLAIMS)
             .clamp(KEPT_US, KEPT_MAX_US)
             .min(lease_us / 2);
+        // What waits is judged by the last claim, too.
+        for waits in self.ready.values_mut() {
+            waits.kept_us = waits.kept_us.max(self.kept_us);
+            waits.held_us = waits.held_us.min(held_us(waits.since_us, self.kept_us));
+        }
     }
 
     fn wait(&mut self, run: Run, now_us: u64, lease_us: u64) {
         // Nor is it started once its lease may have run out.
         let until_us = (now_us + self.kept_us).min(self.sent_us + lease_us);
-        let for_us = until_us.saturating_sub(now_us);
-        let held_us = now_us + for_us.saturating_sub(for_us / 100 + SLACK_US);
+        let held_us = held_us(now_us, until_us.saturating_sub(now_us));
         let held_us = if self.repeated { now_us } else { held_us };
         let waits = Waits {
             since_us: now_us,
+            kept_us: self.kept_us,
             held_us,
         };
         self.ready.entry(run).or_insert(waits);
@@ -132,6 +141,11 @@ impl Ahead {
         let held = self.ready.values().filter(|waits| now_us < waits.held_us);
         held.count()
     }
+}
+
+/// Until when what waits since then, and may for so long, is not put back for certain.
+fn held_us(since_us: u64, for_us: u64) -> u64 {
+    since_us + for_us.saturating_sub(for_us / 100 + SLACK_US)
 }
 
 pub(super) fn event(books: &mut Books, event: &Event<'_>) -> Verdict {
@@ -275,12 +289,20 @@ fn waits(
             return Err(Violation::new("capacity.idle", text).of(who));
         }
     }
+    if busy {
+        // Afterwards it may take more than one batch until the last is put back.
+        ahead.busy_us = now_us;
+        return Ok(());
+    }
     let oldest = ahead.ready.iter().min_by_key(|(_, waits)| waits.since_us);
-    let Some((run, Waits { since_us, .. })) = oldest.filter(|_| !busy) else {
+    let Some((run, waits)) = oldest else {
         return Ok(());
     };
-    let until_us = (*since_us).max(disturbed_until) + ahead.kept_us + ahead.kept_us / 100;
-    if now_us <= until_us + SLACK_US {
+    let Waits {
+        since_us, kept_us, ..
+    } = waits;
+    let until_us = (*since_us).max(disturbed_until) + kept_us + kept_us / 100;
+    if now_us <= until_us.max(ahead.busy_us) + SLACK_US {
         return Ok(());
     }
     let text = format!(
