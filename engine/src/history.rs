@@ -91,17 +91,21 @@ pub struct RunRecord {
 impl Live {
     /// The run that goes on, of the job with this id.
     pub fn run(&self, job: JobId) -> Option<Run> {
-        let Lease {
-            worker, claim_seq, ..
-        } = self.lease?;
         Some(Run {
             job,
             fence: self.fence,
-            claim: ClaimId {
-                worker,
-                seq: claim_seq,
-            },
+            claim: self.lease?.claim(),
         })
+    }
+}
+
+impl Lease {
+    /// The claim that granted it.
+    pub fn claim(self) -> ClaimId {
+        ClaimId {
+            worker: self.worker,
+            seq: self.claim_seq,
+        }
     }
 }
 

@@ -184,7 +184,7 @@ impl ModelStore {
         if claim.repeat && !planted(Bug::RepeatedClaimTakesMore) {
             (claimed.jobs, claimed.left) = self.renew_claim(now, claim);
         }
-        if claimed.jobs.is_empty() && claimed.left.is_empty() {
+        if claimed.is_empty() {
             for quota in &claim.quotas {
                 let due = self.due(now, &quota.job_type, quota.jobs_max as usize);
                 if due.len() < quota.jobs_max as usize {

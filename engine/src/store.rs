@@ -270,6 +270,19 @@ pub struct Claimed {
     pub next_due: Vec<(JobType, Timestamp)>,
 }
 
+impl Claimed {
+    /// Whether the claim took no job.
+    pub fn is_empty(&self) -> bool {
+        self.jobs.is_empty() && self.left.is_empty()
+    }
+
+    /// The types of all jobs that the claim took, one for each.
+    pub fn job_types(&self) -> impl Iterator<Item = &JobType> {
+        let jobs = self.jobs.iter().map(|job| &job.job_type);
+        jobs.chain(self.left.iter().map(|left| &left.job_type))
+    }
+}
+
 /// A job that was claimed, and cannot be run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Left {

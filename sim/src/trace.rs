@@ -503,7 +503,7 @@ fn leases_of(now_us: i64, command: &Command, reply: &Reply) -> Vec<(u32, i64, Ho
 
 fn is_quiet(reply: &Reply) -> bool {
     match reply {
-        Reply::Claimed(claimed) => claimed.jobs.is_empty() && claimed.left.is_empty(),
+        Reply::Claimed(claimed) => claimed.is_empty(),
         Reply::Heartbeat(written) => written.iter().all(|w| *w == Written::Applied),
         Reply::Reclaimed(reclaimed) => reclaimed.is_empty(),
         Reply::Held(written) => *written == Written::Applied,

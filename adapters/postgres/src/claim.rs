@@ -24,7 +24,7 @@ pub(crate) async fn claim(
 ) -> Result<Reply, StoreError> {
     if claim.repeat {
         let renewed = renew(store, connection, now, claim).await?;
-        if !(renewed.jobs.is_empty() && renewed.left.is_empty()) {
+        if !renewed.is_empty() {
             return Ok(Reply::Claimed(renewed));
         }
     }
@@ -75,8 +75,7 @@ async fn take(
 /// When the next job is due of each type of which there were fewer than its quota.
 fn next_due(quotas: &[Quota], claimed: &Claimed) -> Vec<(JobType, Timestamp)> {
     let mut taken: BTreeMap<&JobType, u32> = BTreeMap::new();
-    let jobs = claimed.jobs.iter().map(|job| &job.job_type);
-    for job_type in jobs.chain(claimed.left.iter().map(|left| &left.job_type)) {
+    for job_type in claimed.job_types() {
         *taken.entry(job_type).or_default() += 1;
     }
     let told: BTreeMap<&JobType, Timestamp> =

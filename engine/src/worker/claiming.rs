@@ -35,7 +35,7 @@ impl Worker {
             executing + self.ready.len()
         };
         let wanted = self.held_max().saturating_sub(held);
-        let mut quotas = self.demand.plan(wanted.min(self.claim_max));
+        let mut quotas = self.demand.plan(wanted.min(self.claim_len.max() as u32));
         let places = self.config.jobs_max.saturating_sub(held);
         for quota in &mut quotas {
             if self.is_fragile(&quota.job_type) {
@@ -106,9 +106,8 @@ impl Worker {
 
     pub(super) fn claimed(&mut self, work: ClaimWork, claimed: Claimed) {
         self.claim.succeeded();
-        self.claim_max = larger(self.claim_max, &claimed);
-        let found_again =
-            work.claim.repeat && !(claimed.jobs.is_empty() && claimed.left.is_empty());
+        self.claim_len.arrived(claimed.jobs.len());
+        let found_again = work.claim.repeat && !claimed.is_empty();
         if found_again {
             // It says nothing about what else is due.
             self.want_again(&work.claim.quotas);
@@ -116,8 +115,7 @@ impl Worker {
             self.demand.learn(self.now, &work.claim.quotas, &claimed);
         }
         let took = self.now.saturating_since(work.sent_at);
-        let asked_for: u32 = work.claim.quotas.iter().map(|quota| quota.jobs_max).sum();
-        let full = claimed.jobs.len() >= asked_for as usize;
+        let full = claimed.jobs.len() >= asked_for(&work.claim.quotas);
         let idle = self.runs.executing() == 0 && self.ready.len() == 0;
         self.ready.claim_took(took, self.config.lease, full && idle);
         let (brought, mut put_back) = (claimed.jobs.len(), 0);
@@ -183,7 +181,9 @@ impl Worker {
                 // Once is a reply that was lost; what was asked for is found again.
                 let again = std::mem::replace(&mut work.claim.repeat, true);
                 if again && !planted(Bug::ClaimNeverShrinks) {
-                    self.claim_max = halve(&mut work.claim.quotas);
+                    let quotas = &mut work.claim.quotas;
+                    self.claim_len.was_not_answered(asked_for(quotas));
+                    shorten(quotas, self.claim_len.max() as u32);
                 }
             }
             StoreError::Unknown(_) | StoreError::Failed(_) | StoreError::Rejected(_) => {
@@ -226,23 +226,16 @@ impl Worker {
     }
 }
 
-/// What the next claim may ask for, when this came in time: up to a quarter more.
-fn larger(claim_max: u32, claimed: &Claimed) -> u32 {
-    let brought = claimed.jobs.len() as u32;
-    let more = brought.saturating_add((brought / 4).max(1));
-    more.max(claim_max).min(BATCH_LEN_MAX as u32)
+fn asked_for(quotas: &[Quota]) -> usize {
+    quotas.iter().map(|quota| quota.jobs_max as usize).sum()
 }
 
-/// Asks for half as many jobs, at least for one. Returns how many that are. What a claim
-/// brings may be more than arrives before its worker gives up.
-fn halve(quotas: &mut Vec<Quota>) -> u32 {
-    let asked_for: u32 = quotas.iter().map(|quota| quota.jobs_max).sum();
-    let max = (asked_for / 2).max(1);
-    let mut room = max;
+/// Asks for so many jobs at most.
+fn shorten(quotas: &mut Vec<Quota>, jobs_max: u32) {
+    let mut room = jobs_max;
     for quota in quotas.iter_mut() {
         quota.jobs_max = quota.jobs_max.min(room);
         room -= quota.jobs_max;
     }
     quotas.retain(|quota| quota.jobs_max > 0);
-    max
 }

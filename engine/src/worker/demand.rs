@@ -141,8 +141,7 @@ impl Demand {
     /// worker's clock, the reply has the store's.
     pub(super) fn learn(&mut self, now: Timestamp, quotas: &[Quota], claimed: &Claimed) {
         let mut taken: BTreeMap<&JobType, u32> = BTreeMap::new();
-        let jobs = claimed.jobs.iter().map(|job| &job.job_type);
-        for job_type in jobs.chain(claimed.left.iter().map(|left| &left.job_type)) {
+        for job_type in claimed.job_types() {
             *taken.entry(job_type).or_default() += 1;
         }
         for quota in quotas {

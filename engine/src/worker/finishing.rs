@@ -3,18 +3,16 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::Worker;
 use super::io::{Ended, Observation};
 use super::runs::{RunPhase, RunState};
+use super::{TypeConfig, Worker};
 use crate::draw::Purpose;
 use crate::ids::{JobType, Run};
-use crate::limits::BATCH_LEN_MAX;
 use crate::payload::ErrorText;
 use crate::planted::{Bug, planted};
 use crate::retry::Verdict;
 use crate::store::{Command, Finish, Outcome, StoreError, Written};
 use crate::time::Due;
-use crate::worker::TypeConfig;
 
 /// From so many interruptions in a row on, somebody is told.
 pub const INTERRUPTIONS_WARN: u32 = 5;
@@ -35,7 +33,7 @@ impl Worker {
             self.finishes_alone -= 1;
             1
         } else {
-            self.finish_max
+            self.finish_len.max()
         };
         let len = self.finishes.len().min(len_max);
         if len > 0 {
@@ -51,8 +49,7 @@ impl Worker {
 
     pub(super) fn finished(&mut self, batch: Vec<Finish>, written: &[Written]) {
         self.finish.succeeded();
-        let more = batch.len() + (batch.len() / 4).max(1);
-        self.finish_max = self.finish_max.max(more).min(BATCH_LEN_MAX);
+        self.finish_len.arrived(batch.len());
         let mut announce = BTreeSet::new();
         for (finish, written) in batch.into_iter().zip(written) {
             let Some(RunState { job_type, .. }) = self.runs.remove(finish.run) else {
@@ -106,8 +103,8 @@ impl Worker {
             StoreError::Failed(_) | StoreError::Unknown(_) => {
                 if matches!(error, StoreError::Unknown(_)) {
                     // The texts of the errors may be more than arrives in time.
-                    self.finish_max = (batch.len() / 2).max(1);
-                    for finish in batch.drain(self.finish_max..).rev() {
+                    self.finish_len.was_not_answered(batch.len());
+                    for finish in batch.drain(self.finish_len.max()..).rev() {
                         self.finishes.push_front(finish);
                     }
                 }

@@ -1,5 +1,6 @@
 //! The decisions of one polling process: a state machine without I/O.
 
+mod batch;
 mod claiming;
 mod config;
 mod demand;
@@ -22,11 +23,11 @@ pub use lane::LaneKind;
 
 use crate::draw::{Entropy, Purpose};
 use crate::ids::{JobType, Run, WorkerId};
-use crate::limits::BATCH_LEN_MAX;
 use crate::planted::{Bug, planted};
 use crate::retry::jitter;
 use crate::store::{Claim, Command, Finish, Reply, StoreError};
 use crate::time::Timestamp;
+use batch::BatchLen;
 use demand::Demand;
 use lane::Lane;
 use ready::Ready;
@@ -77,15 +78,15 @@ pub struct Worker {
     /// So many of the next ends are sent one by one: their batch was refused,
     /// and one of them must not keep the others from being recorded.
     finishes_alone: usize,
-    /// No batch of ends has more: one that had was not answered in time.
-    finish_max: usize,
+    /// Of ends.
+    finish_len: BatchLen,
     claim: Lane<ClaimWork>,
     finish: Lane<Vec<Finish>>,
     heartbeat: Lane<HeartbeatWork>,
     reclaim: Lane<()>,
     claim_seq: i64,
-    /// No claim asks for more jobs: one that did was not answered in time.
-    claim_max: u32,
+    /// Of jobs that a claim asks for.
+    claim_len: BatchLen,
     /// When the last claim was sent.
     claimed_at: Option<Timestamp>,
     ops: u64,
@@ -151,13 +152,13 @@ impl Worker {
             ready: Ready::default(),
             finishes: VecDeque::new(),
             finishes_alone: 0,
-            finish_max: BATCH_LEN_MAX,
+            finish_len: BatchLen::new(),
             claim: Lane::new(LaneKind::Claim),
             finish: Lane::new(LaneKind::Finish),
             heartbeat: Lane::new(LaneKind::Heartbeat),
             reclaim: Lane::new(LaneKind::Reclaim),
             claim_seq: 0,
-            claim_max: BATCH_LEN_MAX as u32,
+            claim_len: BatchLen::new(),
             claimed_at: None,
             ops: 0,
             periods: 0,

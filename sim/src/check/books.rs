@@ -7,9 +7,7 @@ use job_engine::history::{Lease, Snapshot};
 use job_engine::lifecycle::{RunEnd, State};
 use job_engine::store::Written;
 use job_engine::worker::{Ended, StopReason};
-use job_engine::{
-    ClaimId, Command, Fence, JobId, Payload, Reply, Run, StoreError, Timestamp, WorkerId,
-};
+use job_engine::{Command, Fence, JobId, Payload, Reply, Run, StoreError, Timestamp, WorkerId};
 
 use super::capacity::Ahead;
 use super::claims::Owed;
@@ -98,23 +96,15 @@ impl Seen {
 impl Seen {
     /// Whether the lease is that of the claim by which this run began.
     pub(super) fn is_by(self, run: Run) -> bool {
-        let ClaimId { worker, seq } = run.claim;
-        self.lease
-            .is_some_and(|lease| (lease.worker, lease.claim_seq) == (worker, seq))
+        self.lease.is_some_and(|lease| lease.claim() == run.claim)
     }
 
     /// The run that holds the lease.
     pub(super) fn run(self, job: JobId) -> Option<Run> {
-        let Lease {
-            worker, claim_seq, ..
-        } = self.lease?;
         Some(Run {
             job,
             fence: self.fence,
-            claim: ClaimId {
-                worker,
-                seq: claim_seq,
-            },
+            claim: self.lease?.claim(),
         })
     }
 }

@@ -63,7 +63,7 @@ pub(super) fn after(books: &Books, command: &Command, reply: &Reply) -> Verdict 
         "the answer to a claim at {store} says that it is {}",
         claimed.now
     );
-    let found_again = claim.repeat && !(claimed.jobs.is_empty() && claimed.left.is_empty());
+    let found_again = claim.repeat && !claimed.is_empty();
     if found_again {
         return Ok(());
     }

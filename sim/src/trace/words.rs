@@ -78,9 +78,7 @@ pub(super) fn reply_text(reply: &Reply) -> String {
             Spawned::DuplicateId => "its id is taken",
             Spawned::DuplicateUniqueType(_) => "its type has its unique job",
         }),
-        Reply::Claimed(claimed) if claimed.jobs.is_empty() && claimed.left.is_empty() => {
-            "claimed nothing".to_owned()
-        }
+        Reply::Claimed(claimed) if claimed.is_empty() => "claimed nothing".to_owned(),
         Reply::Claimed(claimed) => {
             let jobs: Vec<String> = claimed
                 .jobs
