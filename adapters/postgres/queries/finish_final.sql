@@ -1,6 +1,6 @@
 -- Ends runs of which none goes back to pending: finish.sql at half of its cost. Their
 -- rows leave job_live, and each becomes a row of the history. Returns how many were
--- ended, and which, unless all were.
+-- ended, and their places in the input, unless all were.
 --
 -- Invariant: only the run that holds the current fence, and claimed it, is ended, and each end
 -- is recorded once. The rows are locked in the order in which they come, which is that
@@ -14,14 +14,14 @@ WITH ended AS (
     DELETE FROM /*schema*/job_live AS live
     USING unnest(
         $1::uuid[], $2::bigint[], $3::smallint[], $4::text[], $6::uuid[], $7::bigint[]
-    ) AS input (id, fence, run_end, error, worker, claim_seq)
+    ) WITH ORDINALITY AS input (id, fence, run_end, error, worker, claim_seq, place)
     WHERE live.id = ANY(ARRAY[input.id]) AND live.fence = ANY(ARRAY[input.fence])
       AND live.worker = ANY(ARRAY[input.worker])
       AND live.claim_seq = ANY(ARRAY[input.claim_seq])
       AND live.state <> 0
     RETURNING
         live.id, live.fence, live.attempt, live.worker, live.claim_seq, live.claimed_at,
-        input.run_end, input.error
+        input.run_end, input.error, input.place
 ), recorded AS (
     INSERT INTO /*schema*/job_runs (
         job_id, fence, attempt, worker, claim_seq, claimed_at, ended_at, run_end, error
@@ -33,8 +33,5 @@ WITH ended AS (
 )
 SELECT
     count(*) AS ended,
-    CASE WHEN count(*) < cardinality($1::uuid[]) THEN array_agg(id) END AS ids,
-    CASE WHEN count(*) < cardinality($1::uuid[]) THEN array_agg(fence) END AS fences,
-    CASE WHEN count(*) < cardinality($1::uuid[]) THEN array_agg(worker) END AS workers,
-    CASE WHEN count(*) < cardinality($1::uuid[]) THEN array_agg(claim_seq) END AS claim_seqs
+    CASE WHEN count(*) < cardinality($1::uuid[]) THEN array_agg(place) END AS places
 FROM ended

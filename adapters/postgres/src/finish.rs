@@ -3,14 +3,13 @@
 use std::collections::BTreeSet;
 
 use job_engine::store::{Finish, Outcome, Written};
-use job_engine::{ClaimId, Due, Fence, JobId, Reply, Run, StoreError, Timestamp, WorkerId};
+use job_engine::{Due, Reply, Run, StoreError, Timestamp};
 use sqlx::postgres::types::PgInterval;
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::query::Query;
 use sqlx::{PgConnection, Postgres};
-use uuid::Uuid;
 
-use crate::convert::{Time, count, due, get, get_run, get_runs, time, time_max};
+use crate::convert::{Time, corrupt, count, due, get, get_run, get_runs, time, time_max};
 use crate::error::{reply_lost, store_error};
 use crate::lease::{Columns, columns};
 use crate::store::{Owner, PostgresStore};
@@ -30,9 +29,12 @@ pub(crate) async fn finish(
     let final_only = ordered && finishes.iter().all(|f| f.outcome.end().is_final());
     let ended = if final_only {
         let finish = store.query_on(owner, &store.sql().finish_final);
-        let row = bind_final(finish, now, finishes).fetch_one(&mut *connection);
+        // In the order of their ids, in which the rows are to be locked.
+        let mut in_order: Vec<&Finish> = finishes.iter().collect();
+        in_order.sort_unstable_by_key(|f| f.run);
+        let row = bind_final(finish, now, &in_order).fetch_one(&mut *connection);
         let row = row.await.map_err(store_error)?;
-        let Some(ended) = some_ended(&row, finishes.len()).map_err(reply_lost)? else {
+        let Some(ended) = some_ended(&row, &in_order).map_err(reply_lost)? else {
             return Ok(Reply::Finished(vec![Written::Applied; finishes.len()]));
         };
         ended
@@ -68,28 +70,20 @@ pub(crate) async fn finish(
 }
 
 /// Which runs were ended; `None` if all of `asked` were.
-fn some_ended(row: &PgRow, asked: usize) -> Result<Option<BTreeSet<Run>>, sqlx::Error> {
-    if usize::try_from(get::<i64>(row, "ended")?) == Ok(asked) {
+fn some_ended(row: &PgRow, asked: &[&Finish]) -> Result<Option<BTreeSet<Run>>, sqlx::Error> {
+    if usize::try_from(get::<i64>(row, "ended")?) == Ok(asked.len()) {
         return Ok(None);
     }
-    let ids: Option<Vec<Uuid>> = get(row, "ids")?;
-    let fences: Option<Vec<i64>> = get(row, "fences")?;
-    let workers: Option<Vec<Uuid>> = get(row, "workers")?;
-    let seqs: Option<Vec<i64>> = get(row, "claim_seqs")?;
-    let ids = ids.into_iter().flatten().zip(fences.into_iter().flatten());
-    let claims = workers
-        .into_iter()
-        .flatten()
-        .zip(seqs.into_iter().flatten());
-    let runs = ids.zip(claims).map(|((id, fence), (worker, seq))| Run {
-        job: JobId(id),
-        fence: Fence(fence),
-        claim: ClaimId {
-            worker: WorkerId(worker),
-            seq,
-        },
+    // Counted from one.
+    let places: Option<Vec<i64>> = get(row, "places")?;
+    let runs = places.into_iter().flatten().map(|place| {
+        let place = usize::try_from(place - 1).ok();
+        let finish = place.and_then(|place| asked.get(place));
+        finish
+            .map(|finish| finish.run)
+            .ok_or_else(|| corrupt("places", "no place in the input"))
     });
-    Ok(Some(runs.collect()))
+    runs.collect::<Result<_, _>>().map(Some)
 }
 
 /// When the job runs next, as a time or as a delay; neither if it does not.
@@ -140,14 +134,11 @@ fn bind<'q>(
         .bind(of(finishes, |f| f.run.claim.seq))
 }
 
-/// In the order of their ids, in which the rows are to be locked.
 fn bind_final<'q>(
     finish: Query<'q, Postgres, PgArguments>,
     now: Option<Timestamp>,
-    finishes: &'q [Finish],
+    finishes: &[&'q Finish],
 ) -> Query<'q, Postgres, PgArguments> {
-    let mut finishes: Vec<&Finish> = finishes.iter().collect();
-    finishes.sort_unstable_by_key(|f| f.run);
     finish
         .bind(of(finishes.iter().copied(), |f| f.run.job.0))
         .bind(of(finishes.iter().copied(), |f| f.run.fence.0))
@@ -157,7 +148,7 @@ fn bind_final<'q>(
         }))
         .bind(now.map(time))
         .bind(of(finishes.iter().copied(), |f| f.run.claim.worker.0))
-        .bind(of(finishes, |f| f.run.claim.seq))
+        .bind(of(finishes.iter().copied(), |f| f.run.claim.seq))
 }
 
 fn of<'a, T>(
