@@ -16,79 +16,20 @@ use tracing::field::{Field, Visit};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
 use crate::faults::proxy::Proxy;
-use crate::support::{TestDatabase, TestInitializer, ended, eventually};
+use crate::support::{GRANTS, Role, TestDatabase, TestInitializer, ended, eventually};
 
-/// What a service needs to know its tables and to work on them.
-const GRANTS: [&str; 5] = [
-    "USAGE ON SCHEMA public",
-    "SELECT ON job_schema",
-    "SELECT, INSERT ON job_specs",
-    "SELECT, INSERT, UPDATE, DELETE ON job_live",
-    "SELECT, INSERT ON job_runs",
-];
-
-/// A role that may log in and inherits nothing, dropped with the value.
-struct Role {
-    name: String,
-    admin: PgConnectOptions,
+/// A role with the rights of a worker on tables that are there.
+async fn worker_role(database: &TestDatabase, name: &str) -> Role {
+    let role = Role::new(database.options(), name).await;
+    role.grant(&GRANTS).await;
+    role
 }
 
-impl Role {
-    async fn new(database: &TestDatabase, name: &str) -> Self {
-        let admin = database.options();
-        let name = format!("{name}_of_{}", admin.get_database().unwrap());
-        let role = Self { name, admin };
-        role.as_admin("REVOKE ALL ON SCHEMA public FROM PUBLIC")
-            .await;
-        role.as_admin(&format!("CREATE ROLE {} LOGIN NOINHERIT", role.name))
-            .await;
-        role
-    }
-
-    /// With the rights of a worker on tables that are there.
-    async fn of_worker(database: &TestDatabase, name: &str) -> Self {
-        let role = Self::new(database, name).await;
-        for grant in GRANTS {
-            role.as_admin(&format!("GRANT {grant} TO {}", role.name))
-                .await;
-        }
-        role
-    }
-
-    async fn as_admin(&self, statement: &str) {
-        let mut admin = self.admin.connect().await.unwrap();
-        let done = admin.execute(statement).await;
-        done.unwrap_or_else(|error| panic!("{statement}: {error}"));
-    }
-
-    fn options(&self) -> PgConnectOptions {
-        self.admin.clone().username(&self.name)
-    }
-
-    fn url(&self, database: &TestDatabase) -> String {
-        let (host, port) = (self.admin.get_host(), self.admin.get_port());
-        let name = database.url().rsplit('/').next().unwrap().to_owned();
-        format!("postgres://{}@{host}:{port}/{name}", self.name)
-    }
-}
-
-impl Drop for Role {
-    fn drop(&mut self) {
-        let (name, admin) = (self.name.clone(), self.admin.clone());
-        let dropped = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build();
-            runtime.expect("a runtime").block_on(async {
-                let mut admin = admin.connect().await?;
-                let drop = format!("DROP OWNED BY {name}; DROP ROLE {name}");
-                admin.execute(&*drop).await
-            })
-        });
-        if let Ok(Err(error)) = dropped.join() {
-            eprintln!("the role {} is left behind: {error}", self.name);
-        }
-    }
+fn url_of(role: &Role, database: &TestDatabase) -> String {
+    let options = role.options();
+    let (host, port) = (options.get_host(), options.get_port());
+    let name = database.url().rsplit('/').next().unwrap().to_owned();
+    format!("postgres://{}@{host}:{port}/{name}", role.name)
 }
 
 async fn make_tables(database: &TestDatabase) {
@@ -223,8 +164,8 @@ async fn a_pool_that_is_too_small_is_warned_of_once_and_one_of_one_is_refused() 
 async fn jobs_run_after_the_credentials_of_the_pool_were_rotated() {
     let database = TestDatabase::create().await;
     make_tables(&database).await;
-    let old = Role::of_worker(&database, "old_login").await;
-    let new = Role::of_worker(&database, "new_login").await;
+    let old = worker_role(&database, "old_login").await;
+    let new = worker_role(&database, "new_login").await;
     let pool = lazy(old.options());
     let mut jobs = on_pool(pool.clone()).await.unwrap();
     let spawner = jobs.add_initializer(TestInitializer::completing("works"));
@@ -279,11 +220,11 @@ async fn a_role_or_search_path_that_a_hook_sets_is_refused_with_what_works_inste
 #[tokio::test]
 async fn a_process_that_may_not_create_anything_starts_on_tables_that_fit() {
     let database = TestDatabase::create().await;
-    let poor = Role::new(&database, "poor_login").await;
+    let poor = Role::new(database.options(), "poor_login").await;
     poor.as_admin(&format!("GRANT USAGE ON SCHEMA public TO {}", poor.name))
         .await;
     let config = || {
-        let config = JobSvcConfig::builder().pg_con(poor.url(&database));
+        let config = JobSvcConfig::builder().pg_con(url_of(&poor, &database));
         config.build().unwrap()
     };
     let refused = Jobs::init(config()).await.unwrap_err().to_string();

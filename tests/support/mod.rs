@@ -2,6 +2,7 @@
 
 mod backends;
 mod database;
+mod role;
 mod runners;
 
 use std::time::Duration;
@@ -10,6 +11,7 @@ use job::{Backend, Job, JobId, Jobs};
 
 pub use backends::{TestBackend, behind_a_pooler};
 pub use database::TestDatabase;
+pub use role::{GRANTS, Role};
 pub use runners::TestInitializer;
 
 /// Waits long enough for anything that works, and not for ever.

@@ -10,6 +10,8 @@ mod listening;
 mod plans;
 mod pools;
 mod read_committed;
+#[path = "../../../tests/support/role.rs"]
+mod role;
 mod starting;
 mod suite;
 mod support;

@@ -9,80 +9,11 @@ use sqlx::migrate::Migrate;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions, Connection, Executor, PgConnection, PgPool, Row};
 
+use crate::role::{GRANTS, Role};
 use crate::support::{
     TestDatabase, at, checkpoint, claim_one, completed, find, finish, heartbeat, id, new_job,
     reclaim, spawn, wait_for_blocked, wait_until, within,
 };
-
-/// What a service needs to know its tables and to work on them.
-const GRANTS: [&str; 5] = [
-    "USAGE ON SCHEMA public",
-    "SELECT ON job_schema",
-    "SELECT, INSERT ON job_specs",
-    "SELECT, INSERT, UPDATE, DELETE ON job_live",
-    "SELECT, INSERT ON job_runs",
-];
-
-/// A role that may log in and nothing else, dropped with the value.
-struct Role {
-    name: String,
-    admin: PgConnectOptions,
-}
-
-impl Role {
-    /// Nobody but the owner has any right in the schema `public` from then on.
-    async fn new(database: &TestDatabase, name: &str) -> Self {
-        let admin = database.options();
-        let name = format!("{name}_of_{}", admin.get_database().unwrap());
-        let role = Self { name, admin };
-        role.as_admin("REVOKE ALL ON SCHEMA public FROM PUBLIC")
-            .await;
-        role.as_admin(&format!("CREATE ROLE {} LOGIN NOINHERIT", role.name))
-            .await;
-        role
-    }
-
-    async fn as_admin(&self, statement: &str) {
-        let mut admin = self.admin.connect().await.unwrap();
-        let done = admin.execute(statement).await;
-        done.unwrap_or_else(|error| panic!("{statement}: {error}"));
-    }
-
-    async fn grant(&self, grants: &[&str]) {
-        for grant in grants {
-            self.as_admin(&format!("GRANT {grant} TO {}", self.name))
-                .await;
-        }
-    }
-
-    fn options(&self) -> PgConnectOptions {
-        self.admin.clone().username(&self.name)
-    }
-
-    fn store(&self) -> PostgresStore {
-        store(self.options())
-    }
-}
-
-impl Drop for Role {
-    fn drop(&mut self) {
-        let (name, admin) = (self.name.clone(), self.admin.clone());
-        let dropped = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build();
-            runtime.expect("a runtime").block_on(async {
-                let mut admin = admin.connect().await?;
-                admin
-                    .execute(&*format!("DROP OWNED BY {name}; DROP ROLE {name}"))
-                    .await
-            })
-        });
-        if let Ok(Err(error)) = dropped.join() {
-            eprintln!("the role {} is left behind: {error}", self.name);
-        }
-    }
-}
 
 fn store(options: PgConnectOptions) -> PostgresStore {
     let pool = PgPoolOptions::new().max_connections(4);
@@ -128,21 +59,21 @@ async fn check_works(store: &PostgresStore, n: u128) {
 #[tokio::test]
 async fn a_role_with_the_rights_of_a_worker_starts_and_works_and_needs_each_of_them() {
     let (database, _admin) = TestDatabase::with_store().await;
-    let role = Role::new(&database, "worker").await;
+    let role = Role::new(database.options(), "worker").await;
     role.grant(&GRANTS).await;
-    let worker = role.store();
+    let worker = store(role.options());
     worker.migrate().await.unwrap();
     worker.check_schema().await.unwrap();
     check_works(&worker, 1).await;
     for grant in GRANTS {
         role.as_admin(&format!("REVOKE {grant} FROM {}", role.name))
             .await;
-        for store in [role.store(), {
+        for store in [store(role.options()), {
             let named = StoreOptions {
                 schema: Some("public".to_owned()),
                 ..StoreOptions::default()
             };
-            PostgresStore::new(role.store().pool().clone(), named).unwrap()
+            PostgresStore::new(store(role.options()).pool().clone(), named).unwrap()
         }] {
             let error = store.migrate().await.unwrap_err();
             assert!(
@@ -159,8 +90,7 @@ async fn a_role_with_the_rights_of_a_worker_starts_and_works_and_needs_each_of_t
     // What a store is told that did not look.
     role.as_admin(&format!("REVOKE SELECT ON job_live FROM {}", role.name))
         .await;
-    let told = role
-        .store()
+    let told = store(role.options())
         .execute(None, &Command::Find(id(1)))
         .await
         .unwrap_err();
@@ -170,9 +100,13 @@ async fn a_role_with_the_rights_of_a_worker_starts_and_works_and_needs_each_of_t
 #[tokio::test]
 async fn a_role_that_may_not_make_the_tables_is_told_the_grant_and_another_way() {
     let database = TestDatabase::empty().await;
-    let role = Role::new(&database, "poor").await;
+    let role = Role::new(database.options(), "poor").await;
     role.grant(&["USAGE ON SCHEMA public"]).await;
-    let error = role.store().migrate().await.unwrap_err().to_string();
+    let error = store(role.options())
+        .migrate()
+        .await
+        .unwrap_err()
+        .to_string();
     let grant = format!("GRANT CREATE ON SCHEMA \"public\" TO \"{}\"", role.name);
     assert!(error.contains(&grant), "{error}");
     assert!(error.contains("exec_migrations(false)"), "{error}");
@@ -180,39 +114,39 @@ async fn a_role_that_may_not_make_the_tables_is_told_the_grant_and_another_way()
         schema: Some("jobs".to_owned()),
         ..StoreOptions::default()
     };
-    let named = PostgresStore::new(role.store().pool().clone(), named).unwrap();
+    let named = PostgresStore::new(store(role.options()).pool().clone(), named).unwrap();
     let error = named.migrate().await.unwrap_err().to_string();
     assert!(error.contains("GRANT CREATE ON DATABASE"), "{error}");
-    let error = role.store().check_schema().await.unwrap_err();
+    let error = store(role.options()).check_schema().await.unwrap_err();
     assert!(matches!(error, SchemaError::Missing { .. }), "{error}");
     // None of its search path exists.
     let nowhere = role.options().options([("search_path", "nowhere")]);
     let error = store(nowhere).migrate().await.unwrap_err();
     assert!(matches!(error, SchemaError::NoSchema { .. }), "{error}");
     role.grant(&["CREATE ON SCHEMA public"]).await;
-    role.store().migrate().await.unwrap();
-    check_works(&role.store(), 1).await;
+    store(role.options()).migrate().await.unwrap();
+    check_works(&store(role.options()), 1).await;
 }
 
 #[tokio::test]
 async fn rows_that_row_security_hides_are_not_taken_for_none() {
     let (database, _admin) = TestDatabase::with_store().await;
-    let role = Role::new(&database, "blind").await;
+    let role = Role::new(database.options(), "blind").await;
     role.grant(&GRANTS).await;
     role.as_admin("ALTER TABLE job_live ENABLE ROW LEVEL SECURITY")
         .await;
-    let error = role.store().check_schema().await.unwrap_err();
+    let error = store(role.options()).check_schema().await.unwrap_err();
     assert!(matches!(error, SchemaError::Hidden { .. }), "{error}");
     role.as_admin("CREATE POLICY everything ON job_live USING (true)")
         .await;
-    role.store().check_schema().await.unwrap();
+    store(role.options()).check_schema().await.unwrap();
 }
 
 #[tokio::test]
 async fn a_role_that_a_hook_of_the_pool_sets_is_refused_and_works_as_an_option() {
     let (database, _admin) = TestDatabase::with_store().await;
-    let login = Role::new(&database, "login").await;
-    let app = Role::new(&database, "app").await;
+    let login = Role::new(database.options(), "login").await;
+    let app = Role::new(database.options(), "app").await;
     app.grant(&GRANTS).await;
     login.grant(&[&app.name]).await;
     let set: &'static str = format!("SET ROLE {}", app.name).leak();
@@ -302,13 +236,13 @@ async fn a_search_path_that_the_caller_sets_in_his_transaction_leads_no_job_astr
 async fn connections_that_are_opened_later_have_the_credentials_that_the_pool_has_then() {
     let (database, observer) = TestDatabase::with_store().await;
     let [old, new] = [
-        Role::new(&database, "old").await,
-        Role::new(&database, "new").await,
+        Role::new(database.options(), "old").await,
+        Role::new(database.options(), "new").await,
     ];
     for role in [&old, &new] {
         role.grant(&GRANTS).await;
     }
-    let store = old.store();
+    let store = store(old.options());
     store.check_schema().await.unwrap();
     check_works(&store, 1).await;
     let (sender, mut wakes) = tokio::sync::mpsc::channel(10);
