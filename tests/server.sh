@@ -201,6 +201,20 @@ random_port() {
     echo $((20000 + RANDOM % 10000))
 }
 
+# Calls start_$1, for what $2 names, with a port that nobody else listens on: the
+# `port` of its caller.
+start_on_a_port() {
+    local start log=$dir/$1.log
+    for ((start = 1; start <= STARTS_MAX; start++)); do
+        port=$(random_port)
+        say "starting $2 on port $port${user:+ as $user}"
+        ! "start_$1" "$port" || return 0
+        grep -q 'Address already in use' "$log" || break
+    done
+    cat "$log" >&2
+    fail "could not start the $1"
+}
+
 # Becomes the server's user and runs a command in a directory that it can read.
 as_server_user() {
     cd -- "$dir"
@@ -268,18 +282,9 @@ provide_server() {
     fi
     say "making a cluster in $dir, with $("$bin/postgres" --version)"
     make_cluster
-    local start port
-    for ((start = 1; start <= STARTS_MAX; start++)); do
-        port=$(random_port)
-        say "starting the server on port $port${user:+ as $user}"
-        if start_server "$port"; then
-            export DATABASE_URL="postgres://postgres@127.0.0.1:$port/postgres"
-            return
-        fi
-        grep -q 'Address already in use' "$dir/server.log" || break
-    done
-    cat "$dir/server.log" >&2
-    fail "could not start the server"
+    local port
+    start_on_a_port server "the server"
+    export DATABASE_URL="postgres://postgres@127.0.0.1:$port/postgres"
 }
 
 # --- The pooler -------------------------------------------------------------
@@ -360,16 +365,7 @@ provide_pooler() {
         pgbouncer=$(pgbouncer_path) || fail "PgBouncer was installed, but is not where it should be"
     }
     make_dir
-    local start port
-    for ((start = 1; start <= STARTS_MAX; start++)); do
-        port=$(random_port)
-        say "starting $("$pgbouncer" --version | sed -n 1p) on port $port${user:+ as $user}"
-        if start_pooler "$port"; then
-            export JOB_TEST_POOLER_URL="postgres://postgres@127.0.0.1:$port/postgres"
-            return
-        fi
-        grep -q 'Address already in use' "$dir/pooler.log" || break
-    done
-    cat "$dir/pooler.log" >&2
-    fail "could not start the pooler"
+    local port
+    start_on_a_port pooler "$("$pgbouncer" --version | sed -n 1p)"
+    export JOB_TEST_POOLER_URL="postgres://postgres@127.0.0.1:$port/postgres"
 }
