@@ -11,6 +11,7 @@ use super::{Task, World};
 use crate::check::Violation;
 use crate::event::{Call, Event};
 use crate::network::Fate;
+use crate::scenario::long_reply_us;
 
 impl World<'_> {
     pub(super) fn send(
@@ -91,7 +92,8 @@ impl World<'_> {
         if plan.disturbed {
             self.disturb(Some(call.who), self.now_us, "the network");
         }
-        let long_us = self.scenario.reply_us(&result);
+        let claimed_job_us = self.scenario.claimed_job_ms * 1_000;
+        let long_us = long_reply_us(claimed_job_us, result.as_ref().ok());
         if long_us > 0 {
             let until_us = until_us.min(self.now_us + long_us);
             self.disturb(Some(call.who), until_us, "a long reply");

@@ -12,7 +12,7 @@ use super::wire::{Message, Request};
 use crate::check::Violation;
 use crate::event::{Call, Event, Who};
 use crate::network::Fate;
-use crate::scenario::type_place;
+use crate::scenario::{long_reply_us, type_place};
 
 impl State {
     /// A request arrives.
@@ -43,10 +43,8 @@ impl State {
         if plan.disturbed {
             self.disturb(Some(call.who), now_us, "the network");
         }
-        let long_us = match &done {
-            Ok(Some(Reply::Claimed(claimed))) => claimed.jobs.len() as u64 * self.claimed_job_us,
-            _ => 0,
-        };
+        let reply = done.as_ref().ok().and_then(Option::as_ref);
+        let long_us = long_reply_us(self.claimed_job_us, reply);
         if long_us > 0 {
             self.disturb(Some(call.who), now_us + long_us, "a long reply");
         }

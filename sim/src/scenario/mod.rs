@@ -15,7 +15,7 @@ use std::time::Duration;
 use job_engine::draw::mix;
 use job_engine::store::NewJob;
 use job_engine::worker::{TypeConfig, WorkerConfig};
-use job_engine::{Due, JobId, JobType, Payload, Reply, RetrySettings, StoreError, Timestamp};
+use job_engine::{Due, JobId, JobType, Payload, Reply, RetrySettings, Timestamp};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -64,6 +64,15 @@ pub struct Scenario {
     /// ([`Sim::inputs`](crate::Sim::inputs)).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub left_out: Vec<u32>,
+}
+
+/// How much longer than a message a reply takes, in microseconds, if each job that it
+/// brings takes so long.
+pub(crate) fn long_reply_us(claimed_job_us: u64, reply: Option<&Reply>) -> u64 {
+    match reply {
+        Some(Reply::Claimed(claimed)) => claimed.jobs.len() as u64 * claimed_job_us,
+        _ => 0,
+    }
 }
 
 fn is_zero(ms: &u64) -> bool {
@@ -262,14 +271,6 @@ impl Scenario {
         let harmless = |run: &RunSpec| run.end != EndSpec::Kill && run.on_stop != OnStop::Block;
         let peaceful = self.faults.is_empty() && self.claimed_job_ms == 0;
         peaceful && self.jobs.iter().all(|job| job.runs.iter().all(harmless))
-    }
-
-    /// How much longer than a message this reply takes, in microseconds.
-    pub(crate) fn reply_us(&self, reply: &Result<Reply, StoreError>) -> u64 {
-        match reply {
-            Ok(Reply::Claimed(claimed)) => claimed.jobs.len() as u64 * self.claimed_job_ms * 1_000,
-            _ => 0,
-        }
     }
 
     /// The engine's configuration of a worker with these knobs.
