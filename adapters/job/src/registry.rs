@@ -11,9 +11,9 @@ use job_engine::lifecycle::RunEnd;
 use job_engine::planted::{Bug, planted};
 use job_engine::store::{ClaimedJob, Finish, Outcome, Written};
 use job_engine::worker::{Ended, TypeConfig};
-use job_engine::{Command, Due, ErrorText, Reply, Run, WorkerId};
+use job_engine::{Command, Due, ErrorText, Reply, Run};
 use job_tokio::fault::fault_point;
-use job_tokio::guarded::{guarded, traced};
+use job_tokio::guarded::{GuardedSpan, guarded, traced};
 use job_tokio::{RunJob, StopSignal, to_timestamp};
 use tokio::time::timeout;
 use tracing::{Span, field, info_span};
@@ -21,7 +21,6 @@ use tracing::{Span, field, info_span};
 use crate::backend::{Backend, CallerTransaction};
 use crate::core::Core;
 use crate::error::{JobError, chain};
-use crate::trace::Relation;
 use crate::{
     CurrentJob, Job, JobCompletion, JobInitializer, JobRunner, JobSpawner, JobType, RetrySettings,
     trace,
@@ -143,59 +142,38 @@ impl<B: Backend> RunJob for Runners<B> {
         &self,
         job: ClaimedJob,
         signal: StopSignal,
-    ) -> impl Future<Output = Ended> + Send + 'static {
+    ) -> impl Future<Output = Ended> + Send + use<B> {
         let inner = Arc::clone(&self.inner);
         // Made within the run, as is whatever may panic.
         async move {
-            let span = inner.span(&job);
-            traced(|| span.make(), inner.run(job, signal)).await
+            let span = GuardedSpan::new(|| inner.span(&job));
+            traced(span, || inner.run(job, signal)).await
         }
     }
 }
 
-/// What the span of a run is made of.
-struct RunSpan {
-    run: Run,
-    job_type: job_engine::JobType,
-    attempt: u32,
-    worker: WorkerId,
-    /// The trace context of the spawn.
-    of_spawn: Option<String>,
-    relation: Relation,
-}
-
-impl RunSpan {
-    fn make(&self) -> Span {
+impl<B: Backend> Inner<B> {
+    fn span(&self, job: &ClaimedJob) -> Span {
         let span = info_span!(
             parent: None,
             "job.execute_job",
-            job_id = %self.run.job,
-            job_type = %self.job_type,
-            attempt = self.attempt,
-            poller_id = %self.worker,
+            job_id = %job.run.job,
+            job_type = %job.job_type,
+            attempt = job.attempt,
+            poller_id = %self.core.worker(),
             conclusion = field::Empty,
             error = field::Empty,
             error.message = field::Empty,
             error.level = field::Empty,
         );
-        // By itself, so that the span is not lost with it.
-        guarded(|| trace::relate(&span, self.of_spawn.as_deref(), self.relation));
-        span
-    }
-}
-
-impl<B: Backend> Inner<B> {
-    fn span(&self, job: &ClaimedJob) -> RunSpan {
-        let now = self.core.clock().timestamp();
-        let age = now.saturating_since(job.spawned_at);
-        RunSpan {
-            run: job.run,
-            job_type: job.job_type.clone(),
-            attempt: job.attempt,
-            worker: self.core.worker(),
-            of_spawn: job.trace.clone(),
-            relation: self.core.run_traces().of_run(job.run.fence, age),
+        if !span.is_disabled() {
+            let now = self.core.clock().timestamp();
+            let age = now.saturating_since(job.spawned_at);
+            let relation = self.core.run_traces().of_run(job.run.fence, age);
+            // By itself, so that the span is not lost with it.
+            guarded(|| trace::relate(&span, job.trace.as_deref(), relation));
         }
+        span
     }
 
     async fn run(&self, job: ClaimedJob, signal: StopSignal) -> Ended {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use job_engine::worker::{TypeConfig, WorkerConfig};
 use job_engine::{Command, Entropy, Reply};
-use job_tokio::guarded::{guarded, traced};
+use job_tokio::guarded::{GuardedSpan, guarded, traced};
 use job_tokio::{ClockHandle, DriverConfig, DriverHandle};
 use tokio::time::timeout;
 use tracing::instrument;
@@ -262,8 +262,8 @@ impl<B: Backend> Jobs<B> {
         let Some(driver) = &self.driver else {
             return Ok(());
         };
-        let span = || tracing::info_span!("job.shutdown");
-        let shut_down = traced(span, async {
+        let span = GuardedSpan::new(|| tracing::info_span!("job.shutdown"));
+        let shut_down = traced(span, || async {
             let ended = driver.shutdown().await;
             let close = B::close(self.core.store());
             match ended {

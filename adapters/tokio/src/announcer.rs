@@ -96,7 +96,7 @@ impl fmt::Debug for Announcer {
 async fn send_all<S: Store>(store: S, wakes: Wakes) {
     loop {
         let types = wakes.take().await;
-        let call = async { timeout(ANNOUNCE_TIMEOUT, store.announce(&types)).await };
+        let call = || async { timeout(ANNOUNCE_TIMEOUT, store.announce(&types)).await };
         let announced = caught(call).await;
         guarded(|| match &announced {
             Ok(Ok(Ok(()))) => {}

@@ -62,31 +62,32 @@ fn caught_call<T>(call: impl FnOnce() -> T) -> Result<T, Panic> {
     catch_unwind(AssertUnwindSafe(call)).map_err(Panic::from)
 }
 
-/// Awaits what may panic, or panic when it is dropped at its end.
+/// Awaits what may panic when it is made, awaited, or dropped at its end.
+///
+/// It is made where it stays: a future that is handed from one to the next is copied, and
+/// takes room, in each of them. Those of runs are large, and there is one for each job.
 ///
 /// # Errors
 ///
 /// What it panicked with.
-pub async fn caught<F: Future>(future: F) -> Result<F::Output, Panic> {
+pub async fn caught<F: Future>(make: impl FnOnce() -> F) -> Result<F::Output, Panic> {
     use futures_util::FutureExt;
 
     // It is dropped within what catches panics.
-    #[expect(
-        clippy::redundant_async_block,
-        reason = "it decides what is dropped where"
-    )]
-    let future = AssertUnwindSafe(async move { future.await }).catch_unwind();
-    future.await.map_err(Panic::from)
+    AssertUnwindSafe(async move { make().await })
+        .catch_unwind()
+        .await
+        .map_err(Panic::from)
 }
 
 /// Polls and drops a future in a span, as [`tracing::Instrument`] does. A layer that panics
-/// when the span is made, entered, left or closed changes nothing for the future.
-pub async fn traced<F: Future>(span: impl FnOnce() -> Span, future: F) -> F::Output {
-    let span = GuardedSpan(guarded(span));
+/// when the span is entered, left or closed changes nothing for the future. That is made
+/// where it stays, as in [`caught`].
+pub async fn traced<F: Future>(span: GuardedSpan, make: impl FnOnce() -> F) -> F::Output {
     // The three are dropped in the opposite order: what is left of a future that is
     // dropped before its end is dropped in the span, too.
     let _leaves = Leaves(&span);
-    let mut future = pin!(future);
+    let mut future = pin!(make());
     let _enters = Enters(&span);
     poll_fn(|cx| {
         let _within = span.within();
@@ -95,9 +96,16 @@ pub async fn traced<F: Future>(span: impl FnOnce() -> Span, future: F) -> F::Out
     .await
 }
 
-struct GuardedSpan(Option<Span>);
+/// A span for [`traced`].
+#[derive(Debug)]
+pub struct GuardedSpan(Option<Span>);
 
 impl GuardedSpan {
+    /// None, if a layer panics when it is made.
+    pub fn new(make: impl FnOnce() -> Span) -> Self {
+        Self(guarded(make))
+    }
+
     fn within(&self) -> Leaves<'_> {
         self.enter();
         Leaves(self)
@@ -157,7 +165,7 @@ mod tests {
     #[tokio::test]
     async fn a_payload_that_panics_for_ever_when_it_is_dropped_is_harmless() {
         assert!(guarded(|| panic_any(Bomb)).is_none());
-        let panic = caught(async { panic_any(Bomb) }).await.unwrap_err();
+        let panic = caught(|| async { panic_any(Bomb) }).await.unwrap_err();
         assert_eq!(panic.message(), "no message");
         drop(panic);
         let error = tokio::spawn(async { panic_any(Bomb) }).await.unwrap_err();
@@ -177,8 +185,8 @@ mod tests {
                 std::task::Poll::Ready(())
             }
         }
-        assert!(caught(Last(Bomb)).await.is_err());
-        let panic = caught(async { panic!("in words") }).await.unwrap_err();
+        assert!(caught(|| Last(Bomb)).await.is_err());
+        let panic = caught(|| async { panic!("in words") }).await.unwrap_err();
         assert_eq!(panic.message(), "in words");
     }
 }

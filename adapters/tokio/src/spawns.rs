@@ -127,7 +127,7 @@ async fn send<S: Store>(
     clock: &ClockHandle,
     command: &Command,
 ) -> Result<Reply, StoreError> {
-    let call = async {
+    let call = || async {
         let call = store.spawn_together(clock.store_time(), command);
         timeout(BATCH_TIMEOUT, call).await
     };

@@ -139,7 +139,7 @@ impl RunJob for Runners {
         &self,
         job: ClaimedJob,
         signal: StopSignal,
-    ) -> impl Future<Output = Ended> + Send + 'static {
+    ) -> impl Future<Output = Ended> + Send + use<> {
         let (started, runs) = (Arc::clone(&self.started), Arc::clone(&self.runs));
         let held = Arc::clone(&self.held);
         async move {

@@ -45,7 +45,7 @@ impl RunJob for Runners {
         &self,
         job: ClaimedJob,
         signal: StopSignal,
-    ) -> impl Future<Output = Ended> + Send + 'static {
+    ) -> impl Future<Output = Ended> + Send + use<> {
         let process = self.process.clone();
         async move {
             match run(&process, &job, &signal).await {

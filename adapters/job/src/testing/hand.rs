@@ -238,7 +238,8 @@ impl<B: Backend> Hand<B> {
              itself for ever?"
         );
         let (stop, signal) = StopSignal::new();
-        let work = caught(call.runners.run_job(job, signal));
+        let work = call.runners.run_job(job, signal);
+        let work = caught(|| work);
         let work = work.map(|ended| ended.unwrap_or_else(|panic| panicked(panic.message())));
         self.running = Some(Running {
             run,

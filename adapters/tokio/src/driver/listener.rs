@@ -26,7 +26,7 @@ pub(super) async fn listen<S: Store>(
     let mut wait = AGAIN_MIN;
     loop {
         let began = clock.timestamp();
-        let ended = caught(store.listen(wakes.clone())).await;
+        let ended = caught(|| store.listen(wakes.clone())).await;
         if wakes.send(Wake::Lost).await.is_err() {
             return; // The driver is gone.
         }

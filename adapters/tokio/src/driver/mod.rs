@@ -28,7 +28,7 @@ pub use signal::{Hold, StopSender, StopSignal};
 use crate::announcer::Announcer;
 use crate::clock::{BusyGuard, ClockHandle};
 use crate::fault::fault_point;
-use crate::guarded::{Panic, caught, guarded, traced};
+use crate::guarded::{GuardedSpan, Panic, caught, guarded, traced};
 use crate::store::{Store, Wake};
 use crate::turn::{in_turn, wait};
 use crate::wakes::Wakes;
@@ -56,7 +56,7 @@ pub trait RunJob: Send + Sync + 'static {
         &self,
         job: job_engine::store::ClaimedJob,
         signal: StopSignal,
-    ) -> impl Future<Output = Ended> + Send + 'static;
+    ) -> impl Future<Output = Ended> + Send + use<Self>;
 }
 
 /// What a driver needs.
@@ -100,7 +100,7 @@ impl DriverHandle {
         let driver = Driver::new(config);
         let worker = driver.worker.id();
         let (life, stage) = Life::new(worker, asked.clone());
-        let lives = async move { life.end(caught(driver.run(asked)).await) };
+        let lives = async move { life.end(caught(|| driver.run(asked)).await) };
         // The one task that nobody owns: it outlives a dropped handle for as
         // long as the shutdown takes.
         #[cfg_attr(
@@ -313,10 +313,10 @@ impl<S: Store, R: RunJob> Driver<S, R> {
         let busy = self.clock.busy();
         let worker = self.worker.id();
         let call = async move {
-            let span = || observe::command_span(worker, &command);
+            let span = GuardedSpan::new(|| observe::command_span(worker, &command));
             // All of the store's is dropped within what catches its panics.
-            let call = async {
-                let call = traced(span, store.execute(now, &command));
+            let call = || async {
+                let call = traced(span, || store.execute(now, &command));
                 tokio::time::timeout(limit, call).await
             };
             let result = match caught(call).await {

@@ -55,11 +55,10 @@ impl RunTasks {
         // The runner is made and dropped inside of what catches panics, so that neither
         // its work nor its destructor can take the end of the run away.
         let (runners, held) = (Arc::clone(runners), signal.clone());
-        let work = async move { runners.run_job(job, signal).await };
-        let work = caught(Abortable::new(work, registration));
+        let work = move || Abortable::new(runners.run_job(job, signal), registration);
         let clock = self.clock.clone();
         let future = async move {
-            let result = work.await;
+            let result = caught(work).await;
             let unreported = result.is_err() && planted(Bug::PanicKillsReport);
             let ended = match result {
                 Ok(Ok(ended)) => ended,
