@@ -1,6 +1,6 @@
--- Ends runs of which none goes back to pending: finish.sql at half of its cost. Their
--- rows leave job_live, and each becomes a row of the history. Returns how many were
--- ended, and their places in the input, unless all were.
+-- Ends runs of one worker of which none goes back to pending: finish.sql at half of its
+-- cost. Their rows leave job_live, and each becomes a row of the history. Returns how many
+-- were ended, and their places in the input, unless all were.
 --
 -- Invariant: only the run that holds the current fence, and claimed it, is ended, and each end
 -- is recorded once. The rows are locked in the order in which they come, which is that
@@ -13,10 +13,10 @@
 WITH ended AS (
     DELETE FROM /*schema*/job_live AS live
     USING unnest(
-        $1::uuid[], $2::bigint[], $3::smallint[], $4::text[], $6::uuid[], $7::bigint[]
-    ) WITH ORDINALITY AS input (id, fence, run_end, error, worker, claim_seq, place)
+        $1::uuid[], $2::bigint[], $3::smallint[], $4::text[], $7::bigint[]
+    ) WITH ORDINALITY AS input (id, fence, run_end, error, claim_seq, place)
     WHERE live.id = ANY(ARRAY[input.id]) AND live.fence = ANY(ARRAY[input.fence])
-      AND live.worker = ANY(ARRAY[input.worker])
+      AND live.worker = $6::uuid
       AND live.claim_seq = ANY(ARRAY[input.claim_seq])
       AND live.state <> 0
     RETURNING

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use job_engine::store::{Finish, Outcome, Written};
-use job_engine::{Due, Reply, Run, StoreError, Timestamp};
+use job_engine::{Due, Reply, Run, StoreError, Timestamp, WorkerId};
 use sqlx::postgres::types::PgInterval;
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::query::Query;
@@ -26,13 +26,13 @@ pub(crate) async fn finish(
 ) -> Result<Reply, StoreError> {
     // In which order it locks several is up to its plan, and so to the settings.
     let ordered = owner == Owner::Worker || finishes.len() == 1;
-    let final_only = ordered && finishes.iter().all(|f| f.outcome.end().is_final());
-    let ended = if final_only {
+    let final_of = if ordered { final_of(finishes) } else { None };
+    let ended = if let Some(worker) = final_of {
         let finish = store.query_on(owner, &store.sql().finish_final);
         // In the order of their ids, in which the rows are to be locked.
         let mut in_order: Vec<&Finish> = finishes.iter().collect();
         in_order.sort_unstable_by_key(|f| f.run);
-        let row = bind_final(finish, now, &in_order).fetch_one(&mut *connection);
+        let row = bind_final(finish, now, worker, &in_order).fetch_one(&mut *connection);
         let row = row.await.map_err(store_error)?;
         let Some(ended) = some_ended(&row, &in_order).map_err(reply_lost)? else {
             return Ok(Reply::Finished(vec![Written::Applied; finishes.len()]));
@@ -67,6 +67,15 @@ pub(crate) async fn finish(
         }
     });
     Ok(Reply::Finished(written.collect()))
+}
+
+/// Whose runs all of these are, if it is one worker, and no job goes back to pending.
+fn final_of(finishes: &[Finish]) -> Option<WorkerId> {
+    let worker = finishes.first()?.run.claim.worker;
+    let mut finishes = finishes.iter();
+    finishes
+        .all(|f| f.outcome.end().is_final() && f.run.claim.worker == worker)
+        .then_some(worker)
 }
 
 /// Which runs were ended; `None` if all of `asked` were.
@@ -137,6 +146,7 @@ fn bind<'q>(
 fn bind_final<'q>(
     finish: Query<'q, Postgres, PgArguments>,
     now: Option<Timestamp>,
+    worker: WorkerId,
     finishes: &[&'q Finish],
 ) -> Query<'q, Postgres, PgArguments> {
     finish
@@ -147,7 +157,7 @@ fn bind_final<'q>(
             f.outcome.error().map(|e| e.as_str())
         }))
         .bind(now.map(time))
-        .bind(of(finishes.iter().copied(), |f| f.run.claim.worker.0))
+        .bind(worker.0)
         .bind(of(finishes.iter().copied(), |f| f.run.claim.seq))
 }
 

@@ -189,8 +189,10 @@ async fn take_back(executor: impl Executor<'_, Database = Postgres>, run: Run) {
              WHERE live.id = old.id
              RETURNING old.*
          )
-         INSERT INTO job_runs
-         SELECT id, fence, attempt, worker, claim_seq, claimed_at, claimed_at, 6, NULL, due_at
+         INSERT INTO job_runs (
+             job_id, fence, worker, claim_seq, claimed_at, ended_at, attempt, run_end, next_due_at
+         )
+         SELECT id, fence, worker, claim_seq, claimed_at, claimed_at, attempt, 6, due_at
          FROM lost";
     let taken = sqlx::query(take_back).bind(run.job.0).bind(run.fence.0);
     let taken = taken.execute(executor).await.unwrap();

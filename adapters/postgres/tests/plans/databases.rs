@@ -196,6 +196,8 @@ pub(crate) type SampleRun = (Uuid, i64, Uuid, i64);
 pub(crate) struct Sample {
     /// Runs that go on, at most 1,000.
     pub(crate) runs: Vec<SampleRun>,
+    /// Runs of one worker that go on, at most 1,000.
+    pub(crate) runs_of_one: Vec<SampleRun>,
     /// A claim whose jobs run: by which worker, its number, and how many they are.
     pub(crate) claim: (Uuid, i64, i64),
     /// Runs that have ended, at most 1,000.
@@ -216,6 +218,10 @@ impl Sample {
         let claim = "SELECT worker, claim_seq, count(*) FROM job_live WHERE state = 1 \
                      GROUP BY worker, claim_seq ORDER BY 3 DESC, 2, 1 LIMIT 1";
         let claim = connection.fetch_one(claim).await.unwrap();
+        let runs_of_one = "SELECT id, fence, worker, claim_seq FROM job_live \
+                           WHERE state = 1 AND worker = $1 ORDER BY md5(id::text) LIMIT 1000";
+        let runs_of_one = sqlx::query(runs_of_one).bind(claim.get::<Uuid, _>(0));
+        let runs_of_one = runs_of_one.fetch_all(&mut *connection).await.unwrap();
         let ended = "SELECT job_id, fence, worker, claim_seq FROM job_runs WHERE fence = 1 \
                      ORDER BY md5(job_id::text) LIMIT 1000";
         let ended = connection.fetch_all(ended).await.unwrap();
@@ -229,6 +235,7 @@ impl Sample {
         let run = |row: &PgRow| (row.get(0), row.get(1), row.get(2), row.get(3));
         Self {
             runs: runs.iter().map(run).collect(),
+            runs_of_one: runs_of_one.iter().map(run).collect(),
             claim: (claim.get(0), claim.get(1), claim.get(2)),
             ended: ended.iter().map(run).collect(),
             jobs: jobs.iter().map(|row| row.get(0)).collect(),
@@ -241,6 +248,7 @@ impl Sample {
     pub(crate) fn of_nothing() -> Self {
         Self {
             runs: vec![(Uuid::nil(), 1, Uuid::nil(), 1)],
+            runs_of_one: vec![(Uuid::nil(), 1, Uuid::nil(), 1)],
             claim: (Uuid::nil(), 1, 0),
             ended: vec![(Uuid::nil(), 1, Uuid::nil(), 1)],
             jobs: (0..BATCH_LEN_MAX as u128).map(Uuid::from_u128).collect(),

@@ -380,11 +380,12 @@ fn finish(sample: &Sample) -> Vec<Case> {
 fn finish_final(sample: &Sample) -> Vec<Case> {
     SIZES
         .map(|size| {
-            let runs = &sample.runs[..size.min(sample.runs.len())];
+            let runs = &sample.runs_of_one[..size.min(sample.runs_of_one.len())];
             let all = |what: &str| array(vec![what; runs.len()]);
+            let [_, seqs] = claims(runs);
+            let (worker, ..) = sample.claim;
             let mut parameters = columns(runs).to_vec();
-            parameters.extend([all("1"), all("NULL"), null()]);
-            parameters.extend(claims(runs));
+            parameters.extend([all("1"), all("NULL"), null(), text(worker), seqs]);
             let what = format!("{} of them", runs.len());
             case(what, runs.len(), 1, parameters)
         })
