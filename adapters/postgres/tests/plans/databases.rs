@@ -157,7 +157,7 @@ async fn load(
              END),
              running::integer::smallint,
              ended + running::integer,
-             CASE WHEN running THEN lpad(to_hex(n % 11), 32, '0')::uuid END,
+             CASE WHEN running THEN lpad(to_hex(n % 3), 32, '0')::uuid END,
              CASE WHEN running THEN n / 100000 END,
              CASE WHEN running THEN now() END,
              CASE WHEN running
