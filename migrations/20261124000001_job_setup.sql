@@ -18,8 +18,8 @@ CREATE TABLE job_specs (
 CREATE UNIQUE INDEX job_specs_unique_type ON job_specs (job_type) WHERE unique_type;
 
 -- What a job is about to do or does: the narrow table that all workers write.
--- A job leaves it when it ends. The order of the columns is the one that leaves the least
--- room between them.
+-- A job leaves it when it ends. Its columns, and those of job_runs, are in an order that
+-- leaves little room between them.
 CREATE TABLE job_live (
     id uuid PRIMARY KEY,
     due_at timestamptz NOT NULL,

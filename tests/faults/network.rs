@@ -98,8 +98,8 @@ async fn check_cut(fault: Fault) {
                     return Some(fault);
                 }
                 let leads = leads_to_it.is_some_and(|first| text.starts_with(first));
-                // Every other one: what follows is told by the one that is let through. As
-                // many as it takes: in a transaction of a runner, it leads to nothing.
+                // Every other one, so that its repeat is let through and leads to it. As
+                // many as it takes: those in transactions of runners lead to nothing.
                 let cut = left > 0 && leads && leads_before % 2 == 0;
                 leads_before += u32::from(leads);
                 cut.then_some(Fault::CutAfter)

@@ -26,8 +26,7 @@ pub(crate) async fn finish(
 ) -> Result<Reply, StoreError> {
     // In which order it locks several is up to its plan, and so to the settings.
     let ordered = owner == Owner::Worker || finishes.len() == 1;
-    let final_of = if ordered { final_of(finishes) } else { None };
-    let ended = if let Some(worker) = final_of {
+    let ended = if ordered && let Some(worker) = final_of(finishes) {
         let finish = store.query_on(owner, &store.sql().finish_final);
         // In the order of their ids, in which the rows are to be locked.
         let mut in_order: Vec<&Finish> = finishes.iter().collect();

@@ -101,7 +101,7 @@ pub async fn traced<F: Future>(span: GuardedSpan, make: impl FnOnce() -> F) -> F
 pub struct GuardedSpan(Option<Span>);
 
 impl GuardedSpan {
-    /// None, if a layer panics when it is made.
+    /// The span that is made; no span at all if a layer panics meanwhile.
     pub fn new(make: impl FnOnce() -> Span) -> Self {
         Self(guarded(make))
     }

@@ -50,8 +50,8 @@ pub fn store_timeout(lease: Duration) -> Duration {
 
 /// Makes and runs the runner of a claimed job.
 pub trait RunJob: Send + Sync + 'static {
-    /// Runs one job to its end. A panic in the future is caught and counts as a
-    /// failure. `signal` tells when it should end early.
+    /// Runs one job to its end. A panic, here or in the future, is caught and counts as
+    /// a failure. The future borrows nothing. `signal` tells when it should end early.
     fn run_job(
         &self,
         job: job_engine::store::ClaimedJob,
