@@ -24,6 +24,8 @@ features=es-entity,json-schema,sqlite,testing
 # shellcheck disable=SC2034
 if cargo nextest --version >/dev/null 2>&1; then
     test_runner=cargo-nextest
+    # .config/nextest.toml says why.
+    export NEXTEST_TEST_THREADS=${NEXTEST_TEST_THREADS:-$((6 * $(nproc)))}
     run_tests() { run cargo nextest run "$@"; }
     with_profile=--cargo-profile
     not_docs=()
