@@ -70,12 +70,27 @@ impl<S: Store> Harness<S> {
 
     /// Carries out a command that must be refused, and leave all as it was.
     pub(crate) async fn refuse(&mut self, command: Command) -> Rejection {
+        let rejection = self.refused(command).await;
+        self.compare_jobs().await;
+        rejection
+    }
+
+    /// The same for many commands, which leave all as it was together.
+    pub(crate) async fn refuse_all(&mut self, commands: Vec<Command>) -> Vec<Rejection> {
+        let mut rejections = Vec::with_capacity(commands.len());
+        for command in commands {
+            rejections.push(self.refused(command).await);
+        }
+        self.compare_jobs().await;
+        rejections
+    }
+
+    async fn refused(&mut self, command: Command) -> Rejection {
         let expected = self.model.apply(self.now, &command);
         let rejection = expected.expect_err("a case that expects a rejection");
         let reply = self.store.execute(Some(self.now), &command).await;
         assert_eq!(reply, Err(StoreError::Rejected(rejection.clone())));
         self.note_ids(&command);
-        self.compare_jobs().await;
         rejection
     }
 

@@ -97,7 +97,7 @@ pub async fn too_many_entries_are_refused<S: Store>(harness: &mut Harness<S>) {
     });
     let types = || (0..=TYPES_MAX).map(|n| JobType::from(format!("type {n}")));
     let halves = ["a", "b"].map(|name| quota(JobType::new(name), BATCH_LEN_MAX as u32 / 2 + 1));
-    let batches = [
+    let batches = vec![
         Command::Spawn(new_jobs(many)),
         Command::Finish(finishes.collect()),
         Command::Heartbeat(Heartbeat {
@@ -110,26 +110,25 @@ pub async fn too_many_entries_are_refused<S: Store>(harness: &mut Harness<S>) {
         }),
         Command::Claim(harness.new_claim(halves.into())),
     ];
-    for command in batches {
-        let rejection = harness.refuse(command).await;
+    for rejection in harness.refuse_all(batches).await {
         assert!(
             matches!(rejection, Rejection::TooMany { len_max, .. } if len_max == BATCH_LEN_MAX)
         );
     }
     let quotas = types().map(|job_type| quota(job_type, 0)).collect();
-    let long_lists = [
+    let long_lists = vec![
         Command::Claim(harness.new_claim(quotas)),
         Command::Reclaim(Reclaim {
             policies: types().map(policy).collect(),
             jobs_max: 1,
         }),
     ];
-    for command in long_lists {
+    for rejection in harness.refuse_all(long_lists).await {
         let expected = Rejection::TooMany {
             len: TYPES_MAX + 1,
             len_max: TYPES_MAX,
         };
-        assert_eq!(harness.refuse(command).await, expected);
+        assert_eq!(rejection, expected);
     }
 }
 
