@@ -164,6 +164,8 @@ async fn a_claim_that_a_failover_forgot_can_end_nothing() {
     begun.notified().await;
     let by_first = first.find(id).await.unwrap();
     let claimed = by_first.events().last().cloned();
+    // Of both its runs, if it has claimed the job again.
+    first_ends.notify_one();
     first_ends.notify_one();
     second_ends.notify_one();
     let job = ended(&second, id).await;
