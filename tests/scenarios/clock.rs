@@ -21,14 +21,17 @@ pub(super) async fn a_lease_is_kept_however_far_the_clock_is_advanced<B: TestBac
     let (mut jobs, controller) = on_a_manual_clock::<B>(&place).await;
     let [started, ends] = [(); 2].map(|()| Arc::new(Notify::new()));
     let (tell, may_end) = (Arc::clone(&started), Arc::clone(&ends));
-    let spawner = jobs.add_initializer(TestInitializer::new("long", move |_, _| {
-        tell.notify_one();
-        let may_end = Arc::clone(&may_end);
-        async move {
-            may_end.notified().await;
-            Ok(JobCompletion::Complete)
-        }
-    }));
+    let spawner = B::add(
+        &mut jobs,
+        TestInitializer::new("long", move |_, _| {
+            tell.notify_one();
+            let may_end = Arc::clone(&may_end);
+            async move {
+                may_end.notified().await;
+                Ok(JobCompletion::Complete)
+            }
+        }),
+    );
     jobs.start_poll().await.unwrap();
     let id = JobId::new();
     spawner.spawn(id, Value::Null).await.unwrap();
@@ -47,15 +50,18 @@ pub(super) async fn a_shutdown_waits_by_the_clock<B: TestBackend>() {
     let (mut jobs, controller) = on_a_manual_clock::<B>(&place).await;
     let told = Arc::new(Notify::new());
     let tell = Arc::clone(&told);
-    let spawner = jobs.add_initializer(TestInitializer::new("stubborn", move |mut job, _| {
-        let tell = Arc::clone(&tell);
-        async move {
-            tell.notify_one();
-            job.shutdown_requested().await;
-            tell.notify_one();
-            std::future::pending().await
-        }
-    }));
+    let spawner = B::add(
+        &mut jobs,
+        TestInitializer::new("stubborn", move |mut job, _| {
+            let tell = Arc::clone(&tell);
+            async move {
+                tell.notify_one();
+                job.shutdown_requested().await;
+                tell.notify_one();
+                std::future::pending().await
+            }
+        }),
+    );
     jobs.start_poll().await.unwrap();
     let id = JobId::new();
     spawner.spawn(id, Value::Null).await.unwrap();

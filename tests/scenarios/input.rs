@@ -18,7 +18,7 @@ use crate::support::{TestBackend, TestInitializer, ended, eventually};
 pub(super) async fn a_duplicate_id_is_refused_and_changes_nothing<B: TestBackend>() {
     let place = B::place().await;
     let mut jobs = service::<B>(&place).await;
-    let spawner = jobs.add_initializer(TestInitializer::completing("once"));
+    let spawner = B::add(&mut jobs, TestInitializer::completing("once"));
     let id = JobId::new();
     spawner.spawn(id, json!("first")).await.unwrap();
     let again = spawner.spawn(id, json!("second")).await;
@@ -48,7 +48,7 @@ pub(super) async fn a_duplicate_id_is_refused_and_changes_nothing<B: TestBackend
 pub(super) async fn the_past_is_now_and_the_far_future_is_pending<B: TestBackend>() {
     let place = B::place().await;
     let mut jobs = service::<B>(&place).await;
-    let spawner = jobs.add_initializer(TestInitializer::completing("timely"));
+    let spawner = B::add(&mut jobs, TestInitializer::completing("timely"));
     jobs.start_poll().await.unwrap();
     let (past, future) = (JobId::new(), JobId::new());
     let far = chrono::DateTime::<Utc>::MAX_UTC;
@@ -78,7 +78,7 @@ pub(super) async fn a_large_config_and_nul_characters_come_back_whole<B: TestBac
             Ok(JobCompletion::Complete)
         }
     });
-    let spawner = jobs.add_initializer(initializer);
+    let spawner = B::add(&mut jobs, initializer);
     jobs.start_poll().await.unwrap();
     let id = JobId::new();
     spawner.spawn(id, config).await.unwrap();
@@ -223,17 +223,20 @@ pub(super) async fn absurd_settings_do_no_harm<B: TestBackend>() {
         attempt_reset_after_backoff_multiples: u32::MAX,
     };
     let failing = || TestInitializer::new("failing", |_, _| async { Err("no".to_owned()) });
-    let once = jobs.add_initializer(failing().retry(retry.clone()));
+    let once = B::add(&mut jobs, failing().retry(retry.clone()));
     let initializer = TestInitializer::new("patient", |job, _| async move {
         match job.attempt() {
             1 => Err("no".to_owned()),
             _ => Ok(JobCompletion::RescheduleIn(Duration::MAX)),
         }
     });
-    let patient = jobs.add_initializer(initializer.retry(RetrySettings {
-        n_attempts: None,
-        ..retry
-    }));
+    let patient = B::add(
+        &mut jobs,
+        initializer.retry(RetrySettings {
+            n_attempts: None,
+            ..retry
+        }),
+    );
     jobs.start_poll().await.unwrap();
     let (errored, waiting) = (JobId::new(), JobId::new());
     once.spawn(errored, Value::Null).await.unwrap();

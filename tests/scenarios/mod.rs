@@ -2,6 +2,7 @@
 
 mod clock;
 mod input;
+mod tasks;
 mod trials;
 
 use std::convert::identity;
@@ -18,19 +19,27 @@ use job::{
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
-use crate::support::{TestBackend, TestInitializer, behind_a_pooler, ended, eventually, history};
+use crate::support::{
+    TestBackend, TestInitializer, behind_a_pooler, by_url_in_memory, by_url_on_postgres,
+    by_url_on_sqlite, ended, eventually, history,
+};
 
 use clock::*;
 use input::*;
+use tasks::*;
 use trials::*;
 
-/// Runs each scenario on each backend, and on Postgres through a pooler, too.
+/// Runs each scenario on each backend, on Postgres through a pooler, too, and once more on
+/// each by the short way in: opened by a URL, with functions in place of initializers.
 macro_rules! on_every_backend {
     ($($scenario:ident),* $(,)?) => {
         on_every_backend!(@ memory job::Memory as identity, $($scenario),*);
         on_every_backend!(@ sqlite job::Sqlite as identity, $($scenario),*);
         on_every_backend!(@ postgres job::Postgres as identity, $($scenario),*);
         on_every_backend!(@ pooler job::Postgres as behind_a_pooler, $($scenario),*);
+        on_every_backend!(@ memory_by_url job::AnyBackend as by_url_in_memory, $($scenario),*);
+        on_every_backend!(@ sqlite_by_url job::AnyBackend as by_url_on_sqlite, $($scenario),*);
+        on_every_backend!(@ postgres_by_url job::AnyBackend as by_url_on_postgres, $($scenario),*);
     };
     (@ $module:ident $backend:ty as $placed:ident, $($scenario:ident),*) => {
         mod $module {
@@ -75,6 +84,11 @@ on_every_backend![
     a_job_that_nobody_spawned_is_not_found,
     jobs_are_spawned_together_or_not_at_all,
     many_jobs_run_once_each,
+    a_task_runs_with_its_state_and_any_error_is_tried_again,
+    a_task_spawns_the_next_with_its_own_end,
+    a_process_spawns_what_others_run,
+    what_is_there_already_is_found,
+    a_task_that_wants_another_backend_is_told_which_it_is_on,
 ];
 
 async fn service<B: TestBackend>(place: &B::Place) -> Jobs<B> {
@@ -104,10 +118,13 @@ async fn a_job_runs_and_find_says_completed<B: TestBackend>() {
     let mut jobs = service::<B>(&place).await;
     let seen = Arc::new(Mutex::new(None));
     let keep = Arc::clone(&seen);
-    let spawner = jobs.add_initializer(TestInitializer::new("greet", move |job, config| {
-        *keep.lock().unwrap() = Some((*job.id(), job.attempt(), config));
-        async { Ok(JobCompletion::Complete) }
-    }));
+    let spawner = B::add(
+        &mut jobs,
+        TestInitializer::new("greet", move |job, config| {
+            *keep.lock().unwrap() = Some((*job.id(), job.attempt(), config));
+            async { Ok(JobCompletion::Complete) }
+        }),
+    );
     jobs.start_poll().await.unwrap();
     let id = JobId::new();
     let spawned = spawner.spawn(id, json!({"name": "Ada"})).await.unwrap();
@@ -130,10 +147,13 @@ async fn a_job_ahead_of_time_waits_for_the_clock<B: TestBackend>() {
     let mut jobs = Jobs::init(config).await.unwrap();
     let ran_at = Arc::new(Mutex::new(None));
     let keep = Arc::clone(&ran_at);
-    let spawner = jobs.add_initializer(TestInitializer::new("later", move |job, _| {
-        *keep.lock().unwrap() = Some(job.clock().now());
-        async { Ok(JobCompletion::Complete) }
-    }));
+    let spawner = B::add(
+        &mut jobs,
+        TestInitializer::new("later", move |job, _| {
+            *keep.lock().unwrap() = Some(job.clock().now());
+            async { Ok(JobCompletion::Complete) }
+        }),
+    );
     jobs.start_poll().await.unwrap();
     let due_at = clock.now() + TimeDelta::seconds(60);
     let id = JobId::new();
@@ -163,10 +183,13 @@ async fn a_shutdown_puts_back_what_still_runs<B: TestBackend>() {
     let mut jobs = service::<B>(&place).await;
     let started = Arc::new(Notify::new());
     let tell = Arc::clone(&started);
-    let spawner = jobs.add_initializer(TestInitializer::new("endless", move |_, _| {
-        tell.notify_one();
-        std::future::pending()
-    }));
+    let spawner = B::add(
+        &mut jobs,
+        TestInitializer::new("endless", move |_, _| {
+            tell.notify_one();
+            std::future::pending()
+        }),
+    );
     jobs.start_poll().await.unwrap();
     let id = JobId::new();
     spawner.spawn(id, Value::Null).await.unwrap();
@@ -187,16 +210,19 @@ async fn a_shutdown_lets_a_job_end_that_listens_for_it<B: TestBackend>() {
     let mut jobs = Jobs::init(config).await.unwrap();
     let started = Arc::new(Notify::new());
     let tell = Arc::clone(&started);
-    let spawner = jobs.add_initializer(TestInitializer::new("polite", move |mut job, _| {
-        let tell = Arc::clone(&tell);
-        async move {
-            assert!(!job.is_shutdown_requested());
-            tell.notify_one();
-            assert!(job.shutdown_requested().await);
-            assert!(job.is_shutdown_requested() && !job.is_lease_lost());
-            Ok(JobCompletion::Complete)
-        }
-    }));
+    let spawner = B::add(
+        &mut jobs,
+        TestInitializer::new("polite", move |mut job, _| {
+            let tell = Arc::clone(&tell);
+            async move {
+                assert!(!job.is_shutdown_requested());
+                tell.notify_one();
+                assert!(job.shutdown_requested().await);
+                assert!(job.is_shutdown_requested() && !job.is_lease_lost());
+                Ok(JobCompletion::Complete)
+            }
+        }),
+    );
     jobs.start_poll().await.unwrap();
     let id = JobId::new();
     spawner.spawn(id, Value::Null).await.unwrap();
@@ -210,15 +236,18 @@ async fn the_last_clone_shuts_down_when_it_is_dropped<B: TestBackend>() {
     let mut jobs = service::<B>(&place).await;
     let told = Arc::new(Notify::new());
     let tell = Arc::clone(&told);
-    let spawner = jobs.add_initializer(TestInitializer::new("polite", move |mut job, _| {
-        let tell = Arc::clone(&tell);
-        async move {
-            tell.notify_one();
-            job.shutdown_requested().await;
-            tell.notify_one();
-            Ok(JobCompletion::Complete)
-        }
-    }));
+    let spawner = B::add(
+        &mut jobs,
+        TestInitializer::new("polite", move |mut job, _| {
+            let tell = Arc::clone(&tell);
+            async move {
+                tell.notify_one();
+                job.shutdown_requested().await;
+                tell.notify_one();
+                Ok(JobCompletion::Complete)
+            }
+        }),
+    );
     jobs.start_poll().await.unwrap();
     spawner.spawn(JobId::new(), Value::Null).await.unwrap();
     told.notified().await;
@@ -231,7 +260,7 @@ async fn the_last_clone_shuts_down_when_it_is_dropped<B: TestBackend>() {
 async fn a_unique_job_is_spawned_once<B: TestBackend>() {
     let place = B::place().await;
     let mut jobs = service::<B>(&place).await;
-    let spawner = jobs.add_initializer(TestInitializer::completing("cleanup"));
+    let spawner = B::add(&mut jobs, TestInitializer::completing("cleanup"));
     jobs.start_poll().await.unwrap();
     let (first, second) = (JobId::new(), JobId::new());
     spawner.clone().spawn_unique(first, json!(1)).await.unwrap();
@@ -255,7 +284,7 @@ async fn parent_and_child<B: TestBackend>(
     end: impl Fn(B::Transaction) -> Result<JobCompletion<B>, String> + Clone + Send + Sync + 'static,
 ) -> (JobId, JobId) {
     let (parent, child) = (JobId::new(), JobId::new());
-    let children = jobs.add_initializer(TestInitializer::completing("child"));
+    let children = B::add(jobs, TestInitializer::completing("child"));
     let initializer = TestInitializer::new("parent", move |job: job::CurrentJob<B>, _| {
         let (children, end) = (children.clone(), end.clone());
         async move {
@@ -267,7 +296,7 @@ async fn parent_and_child<B: TestBackend>(
             end(transaction)
         }
     });
-    let parents = jobs.add_initializer(initializer.retry(retry));
+    let parents = B::add(jobs, initializer.retry(retry));
     jobs.start_poll().await.unwrap();
     parents.spawn(parent, Value::Null).await.unwrap();
     (parent, child)
@@ -302,7 +331,7 @@ async fn a_transaction_of_a_failed_run_leaves_nothing<B: TestBackend>() {
 async fn a_job_spawned_in_a_rolled_back_transaction_does_not_exist<B: TestBackend>() {
     let place = B::place().await;
     let mut jobs = service::<B>(&place).await;
-    let spawner = jobs.add_initializer(TestInitializer::completing("maybe"));
+    let spawner = B::add(&mut jobs, TestInitializer::completing("maybe"));
     let id = JobId::new();
     let mut transaction = B::begin(jobs.pool()).await;
     spawner
@@ -319,7 +348,7 @@ async fn a_job_spawned_in_a_transaction_runs_after_the_commit<B: TestBackend>() 
 
     let place = B::place().await;
     let mut jobs = service::<B>(&place).await;
-    let spawner = jobs.add_initializer(TestInitializer::completing("maybe"));
+    let spawner = B::add(&mut jobs, TestInitializer::completing("maybe"));
     jobs.start_poll().await.unwrap();
     let (now, later) = (JobId::new(), JobId::new());
     let mut transaction = B::begin(jobs.pool()).await;
@@ -346,7 +375,7 @@ async fn failures_are_retried_and_the_history_tells<B: TestBackend>() {
             n => Err(format!("attempt {n} failed")),
         }
     });
-    let spawner = jobs.add_initializer(initializer.retry(at_once(5)));
+    let spawner = B::add(&mut jobs, initializer.retry(at_once(5)));
     jobs.start_poll().await.unwrap();
     let id = JobId::new();
     spawner.spawn(id, Value::Null).await.unwrap();
@@ -371,7 +400,7 @@ async fn the_last_attempt_ends_the_job_as_errored<B: TestBackend>() {
     let place = B::place().await;
     let mut jobs = service::<B>(&place).await;
     let initializer = TestInitializer::new("doomed", |_, _| async { Err("no\0way".to_owned()) });
-    let spawner = jobs.add_initializer(initializer.retry(at_once(2)));
+    let spawner = B::add(&mut jobs, initializer.retry(at_once(2)));
     jobs.start_poll().await.unwrap();
     let id = JobId::new();
     spawner.spawn(id, Value::Null).await.unwrap();
@@ -393,7 +422,7 @@ async fn a_panic_counts_as_an_error_with_its_message<B: TestBackend>() {
         assert!(job.attempt() > 1, "not yet");
         Ok(JobCompletion::Complete)
     });
-    let spawner = jobs.add_initializer(initializer.retry(at_once(5)));
+    let spawner = B::add(&mut jobs, initializer.retry(at_once(5)));
     jobs.start_poll().await.unwrap();
     let id = JobId::new();
     spawner.spawn(id, Value::Null).await.unwrap();
@@ -425,7 +454,7 @@ async fn the_execution_state_survives_retries_and_reschedules<B: TestBackend>() 
                 other => Err(format!("unexpected step {other}")),
             }
         });
-    let spawner = jobs.add_initializer(initializer.retry(at_once(2)));
+    let spawner = B::add(&mut jobs, initializer.retry(at_once(2)));
     jobs.start_poll().await.unwrap();
     let id = JobId::new();
     spawner.spawn(id, Value::Null).await.unwrap();
@@ -453,7 +482,7 @@ async fn a_reschedule_starts_the_attempts_again<B: TestBackend>() {
             }
         }
     });
-    let spawner = jobs.add_initializer(initializer.retry(at_once(5)));
+    let spawner = B::add(&mut jobs, initializer.retry(at_once(5)));
     jobs.start_poll().await.unwrap();
     let id = JobId::new();
     spawner.spawn(id, Value::Null).await.unwrap();
@@ -501,7 +530,7 @@ async fn backoff_follows_the_artificial_clock<B: TestBackend>() {
         backoff_jitter_pct: 0,
         ..RetrySettings::default()
     };
-    let spawner = jobs.add_initializer(initializer.retry(retry));
+    let spawner = B::add(&mut jobs, initializer.retry(retry));
     jobs.start_poll().await.unwrap();
     let id = JobId::new();
     spawner.spawn(id, Value::Null).await.unwrap();
@@ -543,7 +572,7 @@ async fn jobs_are_spawned_together_or_not_at_all<B: TestBackend>() {
     const JOBS: usize = 2_500;
     let place = B::place().await;
     let mut jobs = service::<B>(&place).await;
-    let spawner = jobs.add_initializer(TestInitializer::completing("bulk"));
+    let spawner = B::add(&mut jobs, TestInitializer::completing("bulk"));
     assert!(spawner.spawn_all(Vec::new()).await.unwrap().is_empty());
 
     let mut specs: Vec<_> = (0..JOBS)
@@ -591,10 +620,13 @@ async fn many_jobs_run_once_each<B: TestBackend>() {
     let mut jobs = service::<B>(&place).await;
     let ran = Arc::new(Mutex::new(Vec::new()));
     let keep = Arc::clone(&ran);
-    let spawner = jobs.add_initializer(TestInitializer::new("count", move |job, _| {
-        keep.lock().unwrap().push(*job.id());
-        async { Ok(JobCompletion::Complete) }
-    }));
+    let spawner = B::add(
+        &mut jobs,
+        TestInitializer::new("count", move |job, _| {
+            keep.lock().unwrap().push(*job.id());
+            async { Ok(JobCompletion::Complete) }
+        }),
+    );
     let mut ids: Vec<_> = (0..JOBS).map(|_| JobId::new()).collect();
     let mut transaction = B::begin(jobs.pool()).await;
     for id in &ids {

@@ -21,7 +21,7 @@ pub(super) async fn a_job_that_takes_its_time_to_fail_is_given_up<B: TestBackend
         job.clock().sleep(Duration::from_secs(300)).await;
         Err("no answer".to_owned())
     });
-    let spawner = jobs.add_initializer(fails.retry(settings));
+    let spawner = B::add(&mut jobs, fails.retry(settings));
     jobs.start_poll().await.unwrap();
     let id = JobId::new();
     spawner.spawn(id, Value::Null).await.unwrap();
@@ -53,15 +53,18 @@ pub(super) async fn due_jobs_start_while_there_are_free_places<B: TestBackend>()
     let (least, most) = (poller.min_jobs_per_process, poller.max_jobs_per_process);
     let (begun, go_on) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
     let (tell, wait) = (Arc::clone(&begun), Arc::clone(&go_on));
-    let slow = jobs.add_initializer(TestInitializer::new("slow", move |_, _| {
-        tell.add_permits(1);
-        let wait = Arc::clone(&wait);
-        async move {
-            wait.acquire().await.expect("it is never closed").forget();
-            Ok(JobCompletion::Complete)
-        }
-    }));
-    let quick = jobs.add_initializer(TestInitializer::completing("quick"));
+    let slow = B::add(
+        &mut jobs,
+        TestInitializer::new("slow", move |_, _| {
+            tell.add_permits(1);
+            let wait = Arc::clone(&wait);
+            async move {
+                wait.acquire().await.expect("it is never closed").forget();
+                Ok(JobCompletion::Complete)
+            }
+        }),
+    );
+    let quick = B::add(&mut jobs, TestInitializer::completing("quick"));
     jobs.start_poll().await.unwrap();
     let all_begin = async |count: usize| {
         let begun = begun.acquire_many(count as u32);
@@ -88,7 +91,7 @@ pub(super) async fn a_unique_job_that_died_is_told_of<B: TestBackend>() {
     let place = B::place().await;
     let mut jobs = service::<B>(&place).await;
     let fails = TestInitializer::new("only", |_, _| async { Err("broken".to_owned()) });
-    let spawner = jobs.add_initializer(fails.retry(at_once(1)));
+    let spawner = B::add(&mut jobs, fails.retry(at_once(1)));
     jobs.start_poll().await.unwrap();
     let first = JobId::new();
     let unique = spawner.clone().spawn_unique_or_find(first, json!(1)).await;

@@ -2,9 +2,14 @@
 
 use std::time::Duration;
 
-use job::{Backend, JobSvcConfig, JobSvcConfigBuilder, Memory, Postgres, Sqlite};
+use job::{
+    AnyBackend, Backend, JobSpawner, JobSvcConfig, JobSvcConfigBuilder, Jobs, Memory, Postgres,
+    Sqlite,
+};
+use serde_json::Value;
+use tempfile::TempDir;
 
-use super::TestDatabase;
+use super::{TestDatabase, TestInitializer};
 
 /// A backend that a test can open.
 pub trait TestBackend: Backend {
@@ -19,6 +24,11 @@ pub trait TestBackend: Backend {
 
     /// Begins a transaction of the application.
     fn begin(pool: &Self::Pool) -> impl Future<Output = Self::Transaction> + Send;
+
+    /// Registers an initializer.
+    fn add(jobs: &mut Jobs<Self>, initializer: TestInitializer<Self>) -> JobSpawner<Value, Self> {
+        jobs.add_initializer(initializer)
+    }
 }
 
 impl TestBackend for Memory {
@@ -36,7 +46,7 @@ impl TestBackend for Memory {
 }
 
 impl TestBackend for Sqlite {
-    type Place = tempfile::TempDir;
+    type Place = TempDir;
 
     async fn place() -> Self::Place {
         tempfile::tempdir().expect("a temporary directory can be made")
@@ -85,5 +95,71 @@ impl TestBackend for Postgres {
 
     async fn begin(pool: &Self::Pool) -> Self::Transaction {
         pool.begin().await.expect("a transaction can be begun")
+    }
+}
+
+tokio::task_local! {
+    static DATABASE: Database;
+}
+
+#[derive(Clone, Copy)]
+enum Database {
+    Memory,
+    Sqlite,
+    Postgres,
+}
+
+/// Runs a test with all that is known of the database in a URL of memory.
+pub async fn by_url_in_memory(test: impl Future<Output = ()>) {
+    DATABASE.scope(Database::Memory, test).await;
+}
+
+/// Runs a test with all that is known of the database in a URL of SQLite.
+pub async fn by_url_on_sqlite(test: impl Future<Output = ()>) {
+    DATABASE.scope(Database::Sqlite, test).await;
+}
+
+/// Runs a test with all that is known of the database in a URL of Postgres.
+pub async fn by_url_on_postgres(test: impl Future<Output = ()>) {
+    DATABASE.scope(Database::Postgres, test).await;
+}
+
+/// Where a URL leads to.
+pub enum AnyPlace {
+    Memory,
+    Sqlite(TempDir),
+    Postgres(TestDatabase),
+}
+
+/// The short way in: a service that was opened by a URL, and functions in place of
+/// initializers.
+impl TestBackend for AnyBackend {
+    type Place = AnyPlace;
+
+    async fn place() -> Self::Place {
+        match DATABASE.get() {
+            Database::Memory => AnyPlace::Memory,
+            Database::Sqlite => AnyPlace::Sqlite(Sqlite::place().await),
+            Database::Postgres => AnyPlace::Postgres(TestDatabase::create().await),
+        }
+    }
+
+    fn on(place: &Self::Place) -> JobSvcConfigBuilder<Self> {
+        match place {
+            AnyPlace::Memory => Jobs::connect("memory:"),
+            AnyPlace::Sqlite(dir) => {
+                let file = dir.path().join("jobs.db");
+                Jobs::connect(format!("sqlite:{}", file.display()))
+            }
+            AnyPlace::Postgres(database) => Jobs::connect(database.url()).max_connections(5),
+        }
+    }
+
+    async fn begin(pool: &Self::Pool) -> Self::Transaction {
+        pool.begin().await.expect("a transaction can be begun")
+    }
+
+    fn add(jobs: &mut Jobs<Self>, initializer: TestInitializer<Self>) -> JobSpawner<Value, Self> {
+        initializer.add_as_function(jobs)
     }
 }

@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use job::{Backend, Job, JobId, Jobs};
 
-pub use backends::{TestBackend, behind_a_pooler};
+pub use backends::{
+    TestBackend, behind_a_pooler, by_url_in_memory, by_url_on_postgres, by_url_on_sqlite,
+};
 pub use database::TestDatabase;
 pub use role::{GRANTS, Role};
 pub use runners::TestInitializer;

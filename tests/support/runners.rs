@@ -6,8 +6,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 use job::{
-    Backend, CurrentJob, Job, JobCompletion, JobInitializer, JobRunner, JobSpawner, JobType,
-    RetrySettings,
+    AnyBackend, Backend, CurrentJob, Job, JobCompletion, JobInitializer, JobRunner, JobSpawner,
+    JobType, Jobs, RetrySettings, TaskSettings,
 };
 use serde_json::Value;
 
@@ -19,7 +19,7 @@ type Work<B> = dyn Fn(CurrentJob<B>, Value) -> BoxFuture<'static, Outcome<B>> + 
 /// An initializer whose runners call a closure with the current job and its
 /// config.
 pub struct TestInitializer<B: Backend> {
-    job_type: JobType,
+    job_type: &'static str,
     retry: RetrySettings,
     crashes_max: Option<u32>,
     work: Arc<Work<B>>,
@@ -32,7 +32,7 @@ impl<B: Backend> TestInitializer<B> {
         Fut: Future<Output = Outcome<B>> + Send + 'static,
     {
         Self {
-            job_type: JobType::new(job_type),
+            job_type,
             retry: RetrySettings::default(),
             crashes_max: None,
             work: Arc::new(move |job, config| Box::pin(work(job, config))),
@@ -55,11 +55,25 @@ impl<B: Backend> TestInitializer<B> {
     }
 }
 
+impl TestInitializer<AnyBackend> {
+    /// Registers the closure as it is.
+    pub fn add_as_function(self, jobs: &mut Jobs<AnyBackend>) -> JobSpawner<Value, AnyBackend> {
+        let settings = TaskSettings::default()
+            .retry(self.retry)
+            .crashes_max(self.crashes_max);
+        let work = self.work;
+        jobs.add_fn_with(self.job_type, settings, move |config, cx| {
+            let run = work(cx.into_current(), config);
+            async move { Ok(run.await?) }
+        })
+    }
+}
+
 impl<B: Backend> JobInitializer<B> for TestInitializer<B> {
     type Config = Value;
 
     fn job_type(&self) -> JobType {
-        self.job_type.clone()
+        JobType::new(self.job_type)
     }
 
     fn retry_on_error_settings(&self) -> RetrySettings {

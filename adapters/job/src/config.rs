@@ -1,12 +1,15 @@
 //! How a service is configured.
 
+use std::future::{Future, IntoFuture};
+use std::pin::Pin;
 use std::time::Duration;
 
 use job_tokio::{Clock, ClockHandle};
 use serde::{Deserialize, Serialize};
 
-use crate::RunTraces;
 use crate::backend::{Backend, DefaultBackend, Memory};
+use crate::error::JobError;
+use crate::{Jobs, RunTraces};
 
 /// How often a worker looks for due jobs while it also hears of them: a
 /// fallback for what was not heard.
@@ -68,7 +71,8 @@ pub struct JobSvcConfig<B: Backend = DefaultBackend> {
     pub clock: ClockHandle,
 }
 
-/// Gathers a [`JobSvcConfig`].
+/// Gathers a [`JobSvcConfig`]. Awaited, it opens the service by itself: what
+/// [`Jobs::connect`] returns is one.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct JobSvcConfigBuilder<B: Backend = DefaultBackend> {
@@ -177,6 +181,16 @@ impl<B: Backend> JobSvcConfigBuilder<B> {
     }
 }
 
+impl<B: Backend> IntoFuture for JobSvcConfigBuilder<B> {
+    type Output = Result<Jobs<B>, JobError>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+
+    /// Checks what was gathered, and opens the service, as [`Jobs::init`] does.
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move { Jobs::init(self.build().map_err(JobError::Config)?).await })
+    }
+}
+
 impl<B: Backend> JobSvcConfig<B> {
     /// A service on any backend, one of the application's own in particular.
     /// [`Backend`] has an example.
@@ -189,6 +203,67 @@ impl JobSvcConfig<Memory> {
     /// A service in memory: its jobs are gone with the process.
     pub fn memory() -> JobSvcConfigBuilder<Memory> {
         Self::with_backend(Default::default())
+    }
+}
+
+mod any {
+    use super::*;
+    use crate::AnyBackend;
+
+    impl JobSvcConfigBuilder<AnyBackend> {
+        /// Whether the tables are made, or upgraded, if they do not fit. Default `true`.
+        pub fn exec_migrations(mut self, exec_migrations: bool) -> Self {
+            self.backend.exec_migrations(exec_migrations);
+            self
+        }
+    }
+
+    /// Settings of Postgres. Where the URL names another database, they are refused when the
+    /// service is opened.
+    #[cfg(feature = "postgres")]
+    impl JobSvcConfigBuilder<AnyBackend> {
+        /// The size of the pool, from 1; a worker needs 2. Default: 10 more than
+        /// [`JobPollerConfig::max_jobs_per_process`], so 60.
+        pub fn max_connections(mut self, max_connections: u32) -> Self {
+            self.backend.on_postgres("max_connections", |of| {
+                of.max_connections = Some(max_connections)
+            });
+            self
+        }
+
+        /// How long the first connection may take, and at the start each answer of the
+        /// database. Default 10 s.
+        pub fn connect_timeout(mut self, connect_timeout: Duration) -> Self {
+            self.backend
+                .on_postgres("connect_timeout", |of| of.connect_timeout = connect_timeout);
+            self
+        }
+
+        /// The schema that the tables are in, created if need be. Default: the one in which
+        /// the `search_path` of the URL's role finds them.
+        pub fn schema(mut self, schema: impl Into<String>) -> Self {
+            self.backend
+                .on_postgres("schema", |of| of.store.schema = Some(schema.into()));
+            self
+        }
+
+        /// For connections through a transaction pooler such as PgBouncer: jobs of other
+        /// processes are found by polling only. Default `false`.
+        pub fn poll_only(mut self, poll_only: bool) -> Self {
+            self.backend
+                .on_postgres("poll_only", |of| of.store.poll_only = poll_only);
+            self
+        }
+
+        /// Whether a job that is spawned in a transaction of the application is announced by
+        /// a NOTIFY in that transaction. Default `true`, except with
+        /// [`poll_only`](Self::poll_only).
+        pub fn notify_in_transactions(mut self, notify_in_transactions: bool) -> Self {
+            self.backend.on_postgres("notify_in_transactions", |of| {
+                of.store.notify_in_transactions = notify_in_transactions;
+            });
+            self
+        }
     }
 }
 

@@ -1,7 +1,9 @@
 //! What the service, its spawners and its runners share.
 
+use std::any::Any;
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use job_engine::draw::Purpose;
@@ -12,7 +14,7 @@ use job_engine::{Command, Entropy, JobType, Reply, StoreError, WorkerId};
 use job_tokio::{Announcer, ClockHandle, Spawns, Store, Wakes};
 use tokio::time::timeout;
 
-use crate::backend::{AtomicWrite, Backend};
+use crate::backend::{AnyBackend, AnyStore, AtomicWrite, Backend};
 use crate::error::JobError;
 use crate::record::Record;
 use crate::trace::RunTraces;
@@ -33,9 +35,11 @@ pub(crate) struct Core<B: Backend> {
     gathered: Spawns<B::Store>,
     worker: WorkerId,
     entropy: Entropy,
-    spawns: AtomicU64,
-    record: Record,
+    spawns: Arc<AtomicU64>,
+    record: Arc<Record>,
     run_traces: RunTraces,
+    /// The same for those who do not know the backend, once somebody wants it.
+    any: OnceLock<Arc<Core<AnyBackend>>>,
 }
 
 impl<B: Backend> Core<B> {
@@ -57,10 +61,37 @@ impl<B: Backend> Core<B> {
             wakes: Wakes::new(),
             worker,
             entropy,
-            spawns: AtomicU64::new(0),
-            record: Record::default(),
+            spawns: Arc::default(),
+            record: Arc::default(),
             run_traces,
+            any: OnceLock::new(),
         }
+    }
+
+    /// The same service, for those who do not know its backend.
+    pub(crate) fn any(self: &Arc<Self>) -> Arc<Core<AnyBackend>> {
+        let this: Arc<dyn Any + Send + Sync> = Arc::<Self>::clone(self);
+        if let Ok(this) = this.downcast() {
+            return this;
+        }
+        let any = self.any.get_or_init(|| {
+            let store = AnyStore::new::<B>(self.store.clone(), self.pool.clone());
+            Arc::new(Core {
+                pool: store.pool(),
+                gathered: Spawns::new(self.worker, store.clone(), self.clock.clone()),
+                store,
+                clock: self.clock.clone(),
+                wakes: self.wakes.clone(),
+                announcer: self.announcer.clone(),
+                worker: self.worker,
+                entropy: self.entropy.clone(),
+                spawns: Arc::clone(&self.spawns),
+                record: Arc::clone(&self.record),
+                run_traces: self.run_traces,
+                any: OnceLock::new(),
+            })
+        });
+        Arc::clone(any)
     }
 
     pub(crate) fn store(&self) -> &B::Store {

@@ -10,11 +10,11 @@ use job_tokio::{ClockHandle, StopSignal};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::backend::{AtomicWrite, Backend, CallerTransaction, DefaultBackend};
+use crate::backend::{AnyBackend, AtomicWrite, Backend, CallerTransaction, DefaultBackend};
 use crate::core::Core;
 use crate::error::JobError;
 use crate::hold::RunGuard;
-use crate::{JobId, JobType, readable};
+use crate::{JobId, JobType, Spawn, Task, readable};
 
 /// How often a transaction is begun whose first statement fails.
 const BEGINS_MAX: u32 = 5;
@@ -46,6 +46,20 @@ impl<B: Backend> CurrentJob<B> {
             interruptions: job.interruptions,
             state: job.state,
             signal,
+        }
+    }
+
+    /// The same run, for those who do not know the backend.
+    pub(crate) fn into_any(self) -> CurrentJob<AnyBackend> {
+        CurrentJob {
+            core: self.core.any(),
+            id: self.id,
+            job_type: self.job_type,
+            run: self.run,
+            attempt: self.attempt,
+            interruptions: self.interruptions,
+            state: self.state,
+            signal: self.signal,
         }
     }
 
@@ -180,6 +194,12 @@ impl<B: Backend> CurrentJob<B> {
             Reply::Held(Written::Stale) => Err(JobError::LeaseLost(self.id)),
             other => Err(crate::core::wrong_reply(&other)),
         }
+    }
+
+    /// Makes a job of another task, or the next of this one, as
+    /// [`Jobs::spawn`](crate::Jobs::spawn) does.
+    pub fn spawn<T: Task>(&self, task: T) -> Spawn<T, B> {
+        Spawn::of_task(&self.core, task)
     }
 
     /// Waits until the run should end early: the service shuts down, or the

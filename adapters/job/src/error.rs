@@ -88,6 +88,14 @@ pub enum JobError {
     /// There is no job with this id.
     #[error("there is no job with the id {0}")]
     NotFound(JobId),
+    /// What is of one database was asked for, or used, where the jobs are in another.
+    #[error("the jobs are kept in {used}, not in {asked}")]
+    OtherBackend {
+        /// The backend that was asked for.
+        asked: &'static str,
+        /// The one that is used.
+        used: &'static str,
+    },
     /// The worker has ended though nobody asked it to: it runs no jobs any more, while
     /// spawns go on. What it ran is run again when the leases run out.
     #[error(

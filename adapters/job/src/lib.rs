@@ -139,9 +139,11 @@ mod registry;
 mod runner;
 mod service;
 mod signals;
+mod spawn;
 mod spawner;
 mod spec;
 mod start;
+mod task;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod trace;
@@ -150,7 +152,7 @@ mod trace;
 pub use backend::Postgres;
 #[cfg(feature = "sqlite")]
 pub use backend::Sqlite;
-pub use backend::{Backend, Memory};
+pub use backend::{AnyBackend, Backend, Memory};
 pub use config::{JobPollerConfig, JobSvcConfig, JobSvcConfigBuilder};
 pub use current::CurrentJob;
 pub use error::JobError;
@@ -172,8 +174,10 @@ pub use runner::{
     CRASHES_MAX_DEFAULT, JobCompletion, JobInitializer, JobRunner, UNDECODABLE_MAX_DEFAULT,
 };
 pub use service::Jobs;
+pub use spawn::{OrFind, Spawn, SpawnIn, Spawned};
 pub use spawner::JobSpawner;
 pub use spec::JobSpec;
+pub use task::{Task, TaskContext, TaskEnd, TaskError, TaskResult, TaskSettings};
 pub use trace::RunTraces;
 
 /// The quick start of the README, compiled.

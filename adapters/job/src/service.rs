@@ -10,13 +10,15 @@ use job_tokio::{ClockHandle, DriverConfig, DriverHandle};
 use tokio::time::timeout;
 use tracing::instrument;
 
-use crate::backend::{Backend, DefaultBackend, check_pool_size};
+use crate::backend::{AnyBackend, AnyOptions, Backend, DefaultBackend, check_pool_size};
 use crate::core::{Core, wrong_reply};
 use crate::error::JobError;
 use crate::registry::{Registry, Runners};
 use crate::signals::Signals;
 use crate::start::Start;
-use crate::{Job, JobId, JobInitializer, JobPollerConfig, JobSpawner, JobSvcConfig};
+use crate::{
+    Job, JobId, JobInitializer, JobPollerConfig, JobSpawner, JobSvcConfig, JobSvcConfigBuilder,
+};
 
 /// How long the store of a worker that has ended by itself may take to let go of what it
 /// holds.
@@ -42,6 +44,41 @@ struct Settings {
     poller_config: JobPollerConfig,
     poll_interval: Duration,
     poll_interval_deaf: Duration,
+}
+
+impl Jobs<AnyBackend> {
+    /// Opens the database that a URL names: `postgres://user:password@host/database`,
+    /// `sqlite:jobs.db`, or `memory:`. Before it is awaited, it can be configured: it is a
+    /// [`JobSvcConfigBuilder`].
+    ///
+    /// Those who want a pool of theirs, or a service whose backend is part of its type, use
+    /// [`Jobs::init`].
+    ///
+    /// # Errors
+    ///
+    /// When it is awaited: [`JobError::Config`] if the URL names no database of ours, or one
+    /// that this program was built without; else as [`Jobs::init`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), job::JobError> {
+    /// use job::{JobPollerConfig, Jobs};
+    ///
+    /// let jobs = Jobs::connect("memory:")
+    ///     .poller_config(JobPollerConfig {
+    ///         max_jobs_per_process: 10,
+    ///         ..JobPollerConfig::default()
+    ///     })
+    ///     .await?;
+    /// # drop(jobs);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn connect(url: impl AsRef<str>) -> JobSvcConfigBuilder<AnyBackend> {
+        JobSvcConfig::with_backend(AnyOptions::of_url(url.as_ref()))
+    }
 }
 
 impl<B: Backend> Jobs<B> {
@@ -371,7 +408,6 @@ impl<B: Backend> Jobs<B> {
         }
     }
 
-    #[cfg(feature = "testing")]
     pub(crate) fn core(&self) -> &Arc<Core<B>> {
         &self.core
     }

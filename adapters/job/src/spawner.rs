@@ -15,7 +15,7 @@ use tracing::instrument;
 use crate::backend::{AtomicWrite, Backend, DefaultBackend};
 use crate::core::{Core, wrong_reply};
 use crate::error::JobError;
-use crate::{Job, JobId, JobSpec, JobState, JobType, readable, trace};
+use crate::{Job, JobId, JobSpec, JobState, JobType, Spawn, readable, trace};
 
 /// Creates jobs of the type whose initializer it came from
 /// ([`Jobs::add_initializer`](crate::Jobs::add_initializer)).
@@ -43,6 +43,13 @@ impl<Config, B: Backend> JobSpawner<Config, B> {
 }
 
 impl<Config: Serialize + Send + Sync, B: Backend> JobSpawner<Config, B> {
+    /// Makes a job. Nothing happens until it is awaited; until then it can be told when it
+    /// is due, by which id it is known, and in which transaction it comes about: see
+    /// [`Spawn`].
+    pub fn job(&self, config: Config) -> Spawn<Config, B> {
+        Spawn::new(self.clone(), config)
+    }
+
     /// Creates a job that is due at once.
     ///
     /// A lost connection does not create it twice: the call is repeated under
@@ -189,7 +196,7 @@ impl<Config: Serialize + Send + Sync, B: Backend> JobSpawner<Config, B> {
                 }
                 Ok(())
             }
-            (new, spawned) => self.job(&new, spawned).map(|_| ()),
+            (new, spawned) => self.outcome(&new, spawned).map(|_| ()),
         }
     }
 
@@ -207,13 +214,18 @@ impl<Config: Serialize + Send + Sync, B: Backend> JobSpawner<Config, B> {
     ) -> Result<Job, JobError> {
         match self.spawn_new(id.into(), &config, Due::Now, true).await? {
             (_, Spawned::DuplicateUniqueType(existing)) => self.existing(existing).await,
-            (new, spawned) => self.job(&new, spawned),
+            (new, spawned) => self.outcome(&new, spawned),
         }
     }
 
-    async fn spawn_due(&self, id: JobId, config: Config, due: Due) -> Result<Job, JobError> {
+    pub(crate) async fn spawn_due(
+        &self,
+        id: JobId,
+        config: Config,
+        due: Due,
+    ) -> Result<Job, JobError> {
         let (new, spawned) = self.spawn_new(id, &config, due, false).await?;
-        self.job(&new, spawned)
+        self.outcome(&new, spawned)
     }
 
     #[instrument(
@@ -237,12 +249,16 @@ impl<Config: Serialize + Send + Sync, B: Backend> JobSpawner<Config, B> {
         Ok((new, spawned))
     }
 
-    async fn existing(&self, id: job_engine::JobId) -> Result<Job, JobError> {
-        match self.core.execute(&Command::Find(id)).await? {
-            Reply::Found(Some(snapshot)) => Ok(Job::from_snapshot(&snapshot)),
-            Reply::Found(None) => Err(JobError::NotFound(id.into())),
-            other => Err(wrong_reply(&other)),
-        }
+    pub(crate) async fn existing(&self, id: job_engine::JobId) -> Result<Job, JobError> {
+        found(id, self.core.execute(&Command::Find(id)).await?)
+    }
+
+    pub(crate) async fn existing_in(
+        &self,
+        op: &mut (impl AtomicWrite<B> + ?Sized),
+        id: job_engine::JobId,
+    ) -> Result<Job, JobError> {
+        found(id, self.core.execute_in(op, &Command::Find(id)).await?)
     }
 
     #[instrument(
@@ -250,7 +266,7 @@ impl<Config: Serialize + Send + Sync, B: Backend> JobSpawner<Config, B> {
         skip_all,
         fields(job_id = %id, job_type = %self.job_type)
     )]
-    async fn spawn_due_in(
+    pub(crate) async fn spawn_due_in(
         &self,
         op: &mut (impl AtomicWrite<B> + ?Sized),
         id: JobId,
@@ -314,7 +330,7 @@ impl<Config: Serialize + Send + Sync, B: Backend> JobSpawner<Config, B> {
                 return Err(wrong_reply(&reply));
             }
             for (new, spawned) in new.iter().zip(spawned) {
-                jobs.push(self.job(new, *spawned)?);
+                jobs.push(self.outcome(new, *spawned)?);
             }
         }
         if !complete {
@@ -350,12 +366,12 @@ impl<Config: Serialize + Send + Sync, B: Backend> JobSpawner<Config, B> {
             return Err(wrong_reply(&reply));
         };
         match spawned.first() {
-            Some(spawned) => self.job(new, *spawned),
+            Some(spawned) => self.outcome(new, *spawned),
             None => Err(wrong_reply(&Reply::Spawned(spawned))),
         }
     }
 
-    fn job(&self, new: &NewJob, spawned: Spawned) -> Result<Job, JobError> {
+    fn outcome(&self, new: &NewJob, spawned: Spawned) -> Result<Job, JobError> {
         match spawned {
             Spawned::Created => Ok(Job::from_spawn(new, self.core.clock().timestamp())),
             Spawned::DuplicateId => Err(JobError::DuplicateId(new.id.into())),
@@ -363,6 +379,14 @@ impl<Config: Serialize + Send + Sync, B: Backend> JobSpawner<Config, B> {
                 Err(JobError::DuplicateUniqueType(self.job_type.clone()))
             }
         }
+    }
+}
+
+fn found(id: job_engine::JobId, reply: Reply) -> Result<Job, JobError> {
+    match reply {
+        Reply::Found(Some(snapshot)) => Ok(Job::from_snapshot(&snapshot)),
+        Reply::Found(None) => Err(JobError::NotFound(id.into())),
+        other => Err(wrong_reply(&other)),
     }
 }
 

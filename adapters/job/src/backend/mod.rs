@@ -1,10 +1,12 @@
 //! Where jobs are kept: Postgres, SQLite, or memory.
 
+mod any;
 mod memory;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+mod url;
 
 use std::fmt;
 use std::future::Future;
@@ -12,6 +14,7 @@ use std::future::Future;
 use job_engine::{Command, Reply, StoreError, Timestamp};
 use job_tokio::{ClockHandle, Store};
 
+pub use any::{AnyBackend, AnyOptions, AnyPool, AnyStore, AnyTransaction};
 #[cfg(feature = "postgres")]
 pub use job_postgres::is_in_transaction;
 #[cfg(feature = "sqlite")]
@@ -169,11 +172,6 @@ pub trait Backend: Sized + Send + Sync + 'static {
     type Operation: CallerTransaction<Self> + 'static;
     /// What carries out the engine's commands.
     type Store: Store;
-    /// Whether runs that hold transactions of the pool wait for one another only where it
-    /// has fewer connections: then [`Jobs::start_poll`](crate::Jobs::start_poll) looks at
-    /// its size.
-    const TRANSACTIONS_TAKE_CONNECTIONS: bool = false;
-
     /// Checks what can be checked without opening anything.
     ///
     /// # Errors
@@ -230,6 +228,16 @@ pub trait Backend: Sized + Send + Sync + 'static {
         let _ = pool;
         None
     }
+
+    /// Whether runs that hold transactions of the pool wait for one another only where it
+    /// has fewer connections: then [`Jobs::start_poll`](crate::Jobs::start_poll) looks at
+    /// its size.
+    ///
+    /// The default is `false`.
+    fn transactions_take_connections(pool: &Self::Pool) -> bool {
+        let _ = pool;
+        false
+    }
 }
 
 /// Whether the pool has room for the runs of a worker. Warns if it has not.
@@ -239,7 +247,8 @@ pub trait Backend: Sized + Send + Sync + 'static {
 /// [`JobError::Config`] if it has one connection only: a run that holds a transaction and
 /// keeps its state beside it would wait for itself.
 pub(crate) fn check_pool_size<B: Backend>(pool: &B::Pool, runs_max: usize) -> Result<(), JobError> {
-    let (true, Some(pool_size)) = (B::TRANSACTIONS_TAKE_CONNECTIONS, B::pool_size(pool)) else {
+    let (true, Some(pool_size)) = (B::transactions_take_connections(pool), B::pool_size(pool))
+    else {
         return Ok(());
     };
     if pool_size < 2 {

@@ -71,7 +71,6 @@ impl Backend for Postgres {
     #[cfg(not(feature = "es-entity"))]
     type Operation = super::NoOperation;
     type Store = PostgresStore;
-    const TRANSACTIONS_TAKE_CONNECTIONS: bool = true;
 
     fn check(options: &Self::Options) -> Result<(), String> {
         match (&options.pg_con, &options.pool) {
@@ -148,6 +147,10 @@ impl Backend for Postgres {
 
     fn pool_size(pool: &Self::Pool) -> Option<u32> {
         Some(pool.options().get_max_connections())
+    }
+
+    fn transactions_take_connections(_: &Self::Pool) -> bool {
+        true
     }
 
     async fn close(store: &Self::Store) {

@@ -1,0 +1,279 @@
+//! A job that is about to be spawned.
+
+use std::fmt;
+use std::future::{Future, IntoFuture};
+use std::ops::Deref;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use job_engine::Due;
+use job_tokio::to_timestamp;
+use serde::Serialize;
+
+use crate::backend::{AtomicWrite, Backend, DefaultBackend};
+use crate::core::Core;
+use crate::error::JobError;
+use crate::{Job, JobId, JobSpawner, JobType, Task};
+
+type Spawning<'a, T> = Pin<Box<dyn Future<Output = Result<T, JobError>> + Send + 'a>>;
+
+/// A job that is about to be spawned, by [`Jobs::spawn`](crate::Jobs::spawn) or
+/// [`JobSpawner::job`]. It is when this is awaited; then there is a [`Job`].
+///
+/// By default it is due at once, has a new id, and is committed by itself.
+///
+/// # Errors
+///
+/// As [`JobSpawner::spawn`].
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use job::{JobError, JobId, JobType, Jobs};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), JobError> {
+/// let jobs = Jobs::connect("memory:").await?;
+/// let reports = jobs.spawner::<u32>(JobType::new("report"));
+///
+/// let id = JobId::new();
+/// let hour = Duration::from_secs(3_600);
+/// reports.job(2026).id(id).after(hour).await?;
+///
+/// // Whoever comes second finds it.
+/// let spawned = reports.job(2026).id(id).or_find().await?;
+/// assert!(!spawned.created);
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "it is spawned when it is awaited"]
+pub struct Spawn<C, B: Backend = DefaultBackend> {
+    spawner: JobSpawner<C, B>,
+    config: C,
+    id: JobId,
+    due: Due,
+}
+
+/// As [`Spawn`], in a transaction of the caller: the job exists when, and only when, that
+/// commits.
+#[must_use = "it is spawned when it is awaited"]
+pub struct SpawnIn<'a, C, B: Backend, T: ?Sized> {
+    spawn: Spawn<C, B>,
+    op: &'a mut T,
+}
+
+/// As [`Spawn`] or [`SpawnIn`], unless there is a job with this id already: then that is
+/// found. Awaited, it is a [`Spawned`].
+#[must_use = "it is spawned when it is awaited"]
+pub struct OrFind<S>(S);
+
+/// A job that was spawned, or was there already.
+#[derive(Clone, Debug)]
+pub struct Spawned {
+    /// The job.
+    pub job: Job,
+    /// Whether it came about by this call, or by an earlier try of it.
+    pub created: bool,
+}
+
+impl<T: Task, B: Backend> Spawn<T, B> {
+    pub(crate) fn of_task(core: &Arc<Core<B>>, task: T) -> Self {
+        let spawner = JobSpawner::new(Arc::clone(core), JobType::new(T::TYPE));
+        Self::new(spawner, task)
+    }
+}
+
+impl<C, B: Backend> Spawn<C, B> {
+    pub(crate) fn new(spawner: JobSpawner<C, B>, config: C) -> Self {
+        Self {
+            spawner,
+            config,
+            id: JobId::new(),
+            due: Due::Now,
+        }
+    }
+
+    /// By which id it is known. Two jobs with one id cannot exist, so an id that follows
+    /// from what the job is about makes it come about once. Default: a new one.
+    pub fn id(mut self, id: impl Into<JobId>) -> Self {
+        self.id = id.into();
+        self
+    }
+
+    /// When it is due; a time in the past is at once. Times are kept to the microsecond, up
+    /// to the year 9999. The last of this and [`Spawn::after`] holds.
+    pub fn at(mut self, at: DateTime<Utc>) -> Self {
+        self.due = Due::At(to_timestamp(at));
+        self
+    }
+
+    /// After how long it is due, by the clock of the database.
+    pub fn after(mut self, delay: Duration) -> Self {
+        self.due = Due::In(delay);
+        self
+    }
+
+    /// In a transaction of the caller: the job exists when, and only when, it commits.
+    pub fn in_tx<T: AtomicWrite<B> + ?Sized>(self, op: &mut T) -> SpawnIn<'_, C, B, T> {
+        SpawnIn { spawn: self, op }
+    }
+
+    /// If there is a job of this type with this id already, it is found, and left as it is.
+    pub fn or_find(self) -> OrFind<Self> {
+        OrFind(self)
+    }
+}
+
+impl<C, B: Backend, T: ?Sized> SpawnIn<'_, C, B, T> {
+    /// As [`Spawn::or_find`].
+    pub fn or_find(self) -> OrFind<Self> {
+        OrFind(self)
+    }
+}
+
+impl<C, B> IntoFuture for Spawn<C, B>
+where
+    C: Serialize + Send + Sync + 'static,
+    B: Backend,
+{
+    type Output = Result<Job, JobError>;
+    type IntoFuture = Spawning<'static, Job>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move {
+            let Self {
+                spawner,
+                config,
+                id,
+                due,
+            } = self;
+            spawner.spawn_due(id, config, due).await
+        })
+    }
+}
+
+impl<'a, C, B, T> IntoFuture for SpawnIn<'a, C, B, T>
+where
+    C: Serialize + Send + Sync + 'static,
+    B: Backend,
+    T: AtomicWrite<B> + ?Sized,
+{
+    type Output = Result<Job, JobError>;
+    type IntoFuture = Spawning<'a, Job>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move {
+            let Spawn {
+                spawner,
+                config,
+                id,
+                due,
+            } = self.spawn;
+            spawner.spawn_due_in(self.op, id, config, due).await
+        })
+    }
+}
+
+impl<C, B> IntoFuture for OrFind<Spawn<C, B>>
+where
+    C: Serialize + Send + Sync + 'static,
+    B: Backend,
+{
+    type Output = Result<Spawned, JobError>;
+    type IntoFuture = Spawning<'static, Spawned>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move {
+            let Spawn {
+                spawner,
+                config,
+                id,
+                due,
+            } = self.0;
+            match spawner.spawn_due(id, config, due).await {
+                Ok(job) => Ok(Spawned { job, created: true }),
+                Err(error @ JobError::DuplicateId(_)) => found(
+                    spawner.existing(id.into()).await?,
+                    spawner.job_type(),
+                    error,
+                ),
+                Err(error) => Err(error),
+            }
+        })
+    }
+}
+
+impl<'a, C, B, T> IntoFuture for OrFind<SpawnIn<'a, C, B, T>>
+where
+    C: Serialize + Send + Sync + 'static,
+    B: Backend,
+    T: AtomicWrite<B> + ?Sized,
+{
+    type Output = Result<Spawned, JobError>;
+    type IntoFuture = Spawning<'a, Spawned>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move {
+            let SpawnIn { spawn, op } = self.0;
+            let Spawn {
+                spawner,
+                config,
+                id,
+                due,
+            } = spawn;
+            match spawner.spawn_due_in(op, id, config, due).await {
+                Ok(job) => Ok(Spawned { job, created: true }),
+                Err(error @ JobError::DuplicateId(_)) => {
+                    let job = spawner.existing_in(op, id.into()).await?;
+                    found(job, spawner.job_type(), error)
+                }
+                Err(error) => Err(error),
+            }
+        })
+    }
+}
+
+/// Only of its type it is what the caller means.
+fn found(job: Job, job_type: &JobType, duplicate: JobError) -> Result<Spawned, JobError> {
+    match job.job_type == *job_type {
+        true => Ok(Spawned {
+            job,
+            created: false,
+        }),
+        false => Err(duplicate),
+    }
+}
+
+impl Deref for Spawned {
+    type Target = Job;
+
+    fn deref(&self) -> &Job {
+        &self.job
+    }
+}
+
+impl<C, B: Backend> fmt::Debug for Spawn<C, B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Spawn")
+            .field("job_type", self.spawner.job_type())
+            .field("id", &self.id)
+            .field("due", &self.due)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<C, B: Backend, T: ?Sized> fmt::Debug for SpawnIn<'_, C, B, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("SpawnIn").field(&self.spawn).finish()
+    }
+}
+
+impl<S: fmt::Debug> fmt::Debug for OrFind<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("OrFind").field(&self.0).finish()
+    }
+}
