@@ -41,6 +41,7 @@ mod asserting;
 mod choosing;
 mod performing;
 mod sleeping;
+mod tasks;
 mod unknown;
 
 on_every_backend![

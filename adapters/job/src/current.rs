@@ -1,6 +1,6 @@
 //! What a runner knows of the run that it performs.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use job_engine::planted::{Bug, planted};
 use job_engine::store::{Checkpoint, Written};
@@ -10,7 +10,9 @@ use job_tokio::{ClockHandle, StopSignal};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::backend::{AnyBackend, AtomicWrite, Backend, CallerTransaction, DefaultBackend};
+use crate::backend::{
+    AnyBackend, AnyTransaction, AtomicWrite, Backend, CallerTransaction, DefaultBackend,
+};
 use crate::core::Core;
 use crate::error::JobError;
 use crate::hold::RunGuard;
@@ -29,6 +31,9 @@ pub struct CurrentJob<B: Backend = DefaultBackend> {
     interruptions: u32,
     state: Option<Payload>,
     signal: StopSignal,
+    /// The one that it begins first, where a test has begun it. Boxed, as it is hardly ever
+    /// there.
+    transaction: Mutex<Option<Box<B::Transaction>>>,
 }
 
 impl<B: Backend> CurrentJob<B> {
@@ -36,6 +41,7 @@ impl<B: Backend> CurrentJob<B> {
         core: Arc<Core<B>>,
         job: job_engine::store::ClaimedJob,
         signal: StopSignal,
+        transaction: Option<Box<B::Transaction>>,
     ) -> Self {
         Self {
             core,
@@ -46,11 +52,13 @@ impl<B: Backend> CurrentJob<B> {
             interruptions: job.interruptions,
             state: job.state,
             signal,
+            transaction: Mutex::new(transaction),
         }
     }
 
     /// The same run, for those who do not know the backend.
     pub(crate) fn into_any(self) -> CurrentJob<AnyBackend> {
+        let begun = self.begun();
         CurrentJob {
             core: self.core.any(),
             id: self.id,
@@ -60,6 +68,9 @@ impl<B: Backend> CurrentJob<B> {
             interruptions: self.interruptions,
             state: self.state,
             signal: self.signal,
+            transaction: Mutex::new(
+                begun.map(|begun| Box::new(AnyTransaction::new_on::<B>(begun))),
+            ),
         }
     }
 
@@ -161,6 +172,9 @@ impl<B: Backend> CurrentJob<B> {
     /// [`JobError::LeaseLost`] if another worker may run the job by now; or an error of the
     /// store.
     pub async fn begin(&self) -> Result<B::Transaction, JobError> {
+        if let Some(transaction) = self.begun() {
+            return Ok(transaction);
+        }
         let mut begins = 1;
         loop {
             let mut transaction = B::begin_transaction(self.core.pool()).await?;
@@ -227,6 +241,12 @@ impl<B: Backend> CurrentJob<B> {
     /// in a task of its own. [`RunGuard`] has an example.
     pub fn hold(&self) -> RunGuard {
         RunGuard::new(&self.signal)
+    }
+
+    fn begun(&self) -> Option<B::Transaction> {
+        let begun = self.transaction.lock();
+        let mut begun = begun.unwrap_or_else(PoisonError::into_inner);
+        begun.take().map(|begun| *begun)
     }
 
     fn payload<T: Serialize>(&self, state: &T) -> Result<Payload, JobError> {

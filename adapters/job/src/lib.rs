@@ -169,7 +169,7 @@ pub use job_tokio::{
 };
 pub use job_type::JobType;
 #[cfg(feature = "postgres")]
-pub use migrate::IncludeMigrations;
+pub use migrate::{IncludeMigrations, MIGRATOR};
 pub use runner::{
     CRASHES_MAX_DEFAULT, JobCompletion, JobInitializer, JobRunner, UNDECODABLE_MAX_DEFAULT,
 };
@@ -177,7 +177,7 @@ pub use service::Jobs;
 pub use spawn::{OrFind, Spawn, SpawnIn, Spawned};
 pub use spawner::JobSpawner;
 pub use spec::JobSpec;
-pub use task::{Task, TaskContext, TaskEnd, TaskError, TaskResult, TaskSettings};
+pub use task::{Task, TaskContext, TaskEnd, TaskError, TaskInitializer, TaskResult, TaskSettings};
 pub use trace::RunTraces;
 
 /// The quick start of the README, compiled.

@@ -1,6 +1,26 @@
 //! The migrations of the job store among those of the application.
 
+use std::borrow::Cow;
+use std::sync::LazyLock;
+
 use sqlx::migrate::Migrator;
+
+/// The migrations of the job store on Postgres, for tools that run migrations: each test of
+/// `#[sqlx::test]` can have its tables.
+///
+/// ```
+/// # /*
+/// #[sqlx::test(migrator = "job::MIGRATOR")]
+/// async fn an_order_is_shipped(pool: sqlx::PgPool) { .. }
+/// # */
+/// # assert!(job::MIGRATOR.iter().count() > 0);
+/// ```
+///
+/// Together with those of the application: [`IncludeMigrations`].
+pub static MIGRATOR: LazyLock<Migrator> = LazyLock::new(|| Migrator {
+    migrations: Cow::Borrowed(&job_postgres::migrator().migrations),
+    ..Migrator::DEFAULT
+});
 
 /// Adds the migrations of the job store on Postgres to a migrator.
 pub trait IncludeMigrations {

@@ -181,7 +181,7 @@ impl<B: Backend> Inner<B> {
         let job_type = JobType::from(job.job_type.clone());
         let (retry, result) = match self.registry.types.get(&job_type) {
             Some(registered) => {
-                let result = perform(&*registered.init, &self.core, job, signal).await;
+                let result = perform(&*registered.init, &self.core, job, signal, None).await;
                 (registered.retry.clone(), result)
             }
             None => {
@@ -296,17 +296,19 @@ async fn settle<B: Backend>(
     }
 }
 
-/// Makes the runner of a claimed job, and lets it run.
+/// Makes the runner of a claimed job, and lets it run. The transaction is the one that it
+/// gets when it first begins one, if it is not to be a new one.
 pub(crate) async fn perform<B: Backend>(
     init: &(impl InitRunner<B> + ?Sized),
     core: &Arc<Core<B>>,
     job: ClaimedJob,
     signal: StopSignal,
+    transaction: Option<Box<B::Transaction>>,
 ) -> Result<JobCompletion<B>, JobError> {
     let job_type = JobType::from(job.job_type.clone());
     let seen = Job::from_claim(&job, core.clock().timestamp());
     let runner = init.init_runner(core, &seen)?;
-    let current = CurrentJob::new(Arc::clone(core), job, signal.clone());
+    let current = CurrentJob::new(Arc::clone(core), job, signal.clone(), transaction);
     let result = runner.run(current).await;
     let result = result.map_err(|error| JobError::RunnerFailed {
         job_type,

@@ -8,6 +8,7 @@ use sqlx::postgres::PgRow;
 
 use crate::convert::{Time, corrupt, get, get_count, get_time, timestamp};
 use crate::error::read_error;
+use crate::sql::Sql;
 use crate::store::{Owner, PostgresStore};
 
 pub(crate) async fn find(
@@ -23,6 +24,21 @@ pub(crate) async fn find(
         .map_err(read_error)?;
     let job = snapshot(id, &rows).map_err(read_error)?;
     Ok(Reply::Found(job.map(Box::new)))
+}
+
+/// The configs of the jobs of a type that the connection sees, in the order of their ids, on
+/// the tables that its `search_path` finds. For tests.
+///
+/// # Errors
+///
+/// When they cannot be read.
+pub async fn configs_of_type(
+    connection: &mut PgConnection,
+    job_type: &str,
+) -> Result<Vec<String>, sqlx::Error> {
+    let sql = Sql::new(None).configs_of_type;
+    let configs = sqlx::query_scalar(&sql).bind(job_type);
+    configs.persistent(false).fetch_all(connection).await
 }
 
 /// The first row has the job, if there is one; each of the others has a run.

@@ -43,6 +43,7 @@ mod store;
 pub use clock::ClockError;
 pub use connect::{ConnectConfig, UrlError, check_url, connect};
 pub use error::{advice, store_error};
+pub use find::configs_of_type;
 pub use migrate::migrator;
 pub use schema::{SCHEMA_VERSION, SchemaError};
 pub use session::is_in_transaction;

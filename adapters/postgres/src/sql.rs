@@ -48,6 +48,7 @@ statements![
     clock_hold,
     clock_other,
     clock_turn,
+    configs_of_type,
     find,
     finish,
     finish_final,

@@ -37,6 +37,20 @@ pub(crate) async fn find(
     }))))
 }
 
+/// The configs of the jobs of a type that the connection sees, in the order of their ids. For
+/// tests.
+///
+/// # Errors
+///
+/// When they cannot be read.
+pub async fn configs_of_type(
+    connection: &mut SqliteConnection,
+    job_type: &str,
+) -> Result<Vec<String>, sqlx::Error> {
+    let configs = sqlx::query_scalar(sql::CONFIGS_OF_TYPE).bind(job_type);
+    configs.fetch_all(connection).await
+}
+
 fn live(row: &SqliteRow) -> Result<Live, StoreError> {
     let lease = match get::<Option<_>>(row, "worker")? {
         Some(worker) => Some(Lease {

@@ -22,6 +22,7 @@ mod store;
 
 pub use clock::ClockError;
 pub use file::FileError;
+pub use find::configs_of_type;
 pub use open::OpenOptions;
 pub use presence::StartError;
 pub use schema::{SCHEMA_VERSION, SchemaError, migrator};

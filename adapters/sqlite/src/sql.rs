@@ -12,6 +12,7 @@ macro_rules! statements {
 statements![
     CHECKPOINT = "checkpoint",
     CLAIM = "claim",
+    CONFIGS_OF_TYPE = "configs_of_type",
     DATABASE_FILE = "database_file",
     DATABASE_MODE = "database_mode",
     FIND_JOB = "find_job",

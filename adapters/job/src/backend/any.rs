@@ -98,6 +98,16 @@ impl AnyTransaction {
         }))
     }
 
+    /// A transaction that may be without its type already.
+    pub(crate) fn new_on<B: Backend>(transaction: B::Transaction) -> Self {
+        let mut transaction = Some(transaction);
+        let any = (&mut transaction as &mut dyn Any).downcast_mut::<Option<Self>>();
+        if let Some(any) = any.and_then(Option::take) {
+            return any;
+        }
+        Self::new::<B>(transaction.expect("it was not taken"))
+    }
+
     /// The transaction, where it is one of this backend:
     ///
     /// ```no_run

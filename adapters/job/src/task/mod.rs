@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 
 pub use context::TaskContext;
 pub use error::TaskError;
+pub use runner::TaskInitializer;
 pub use settings::TaskSettings;
 
 use crate::JobCompletion;

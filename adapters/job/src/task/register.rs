@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::runner::Function;
-use super::{Task, TaskContext, TaskResult, TaskSettings};
+use super::{Task, TaskContext, TaskInitializer, TaskResult, TaskSettings};
 use crate::backend::Backend;
 use crate::{JobSpawner, JobType, Jobs, Spawn};
 
@@ -27,8 +27,7 @@ impl<B: Backend> Jobs<B> {
     ///
     /// As [`Jobs::add_task`].
     pub fn add_task_with<T: Task>(&mut self, state: T::State) -> JobSpawner<T, B> {
-        let job_type = JobType::new(T::TYPE);
-        self.add_initializer(Function::new(job_type, T::settings(), state, T::run))
+        self.add_initializer(TaskInitializer::<T>::new(state))
     }
 
     /// Registers a function, or a closure, that runs the jobs of a type. What it takes is
@@ -80,7 +79,7 @@ impl<B: Backend> Jobs<B> {
         F: Fn(C, TaskContext) -> R + Send + Sync + 'static,
         R: Future<Output = TaskResult> + Send,
     {
-        self.add_initializer(Function::new(JobType::new(job_type), settings, (), run))
+        self.add_initializer(Function::new(JobType::new(job_type), settings, run))
     }
 
     /// Makes a job of a task. Nothing happens until it is awaited; until then it can be told

@@ -150,8 +150,12 @@ mod perform;
 mod postgres;
 mod seen;
 mod service;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod spawned;
 mod watch;
 
 pub use perform::Performance;
 pub use seen::Seen;
 pub use service::TestJobs;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+pub use spawned::{SpawnedOn, spawned};

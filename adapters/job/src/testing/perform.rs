@@ -10,8 +10,12 @@ use job_engine::{Command, Payload, Run};
 use job_tokio::clock::Attended;
 use job_tokio::{StopSender, StopSignal, to_datetime, to_timestamp};
 
+use serde::Serialize;
+
 use super::TestJobs;
 use super::hand::runner_name;
+#[cfg(feature = "postgres")]
+use crate::Postgres;
 use crate::backend::Backend;
 use crate::error::JobError;
 use crate::registry::{conclude, perform};
@@ -138,12 +142,7 @@ impl<B: Backend> TestJobs<B> {
     ) -> Result<JobCompletion<B>, JobError> {
         let core = Arc::clone(self.jobs().core());
         let (job_type, id) = (initializer.job_type(), JobId::new());
-        // No initializer has this type, so nobody else ever runs the job.
-        let alone = JobType::from(format!("performed alone {id}"));
-        let spawner = JobSpawner::new(Arc::clone(&core), alone);
-        spawner.spawn(id, config).await?;
-        core.record().forget(id.into());
-        let alone = spawner.job_type().as_engine();
+        let alone = self.spawn_alone(id, config).await?;
         let lease = match performance.stop {
             Some((StopReason::LeaseLost, after)) => after,
             Some((StopReason::Shutdown, _)) | None => LEASE,
@@ -160,7 +159,7 @@ impl<B: Backend> TestJobs<B> {
         }
         let name = runner_name(&claimed);
         let (stop, signal) = StopSignal::new();
-        let work = perform(initializer, &core, claimed, signal);
+        let work = perform(initializer, &core, claimed, signal, None);
         let mut work = core.clock().attend(work);
         let mut current = run;
         let performed = match performance.stop {
@@ -169,7 +168,7 @@ impl<B: Backend> TestJobs<B> {
                 Some(performed) => performed,
                 None => {
                     if reason == StopReason::LeaseLost {
-                        current = self.give_to_another_worker(alone).await;
+                        current = self.give_to_another_worker(&alone).await;
                     }
                     stop.stop(reason);
                     self.end_after_stop(&name, &mut work, &stop).await
@@ -188,11 +187,30 @@ impl<B: Backend> TestJobs<B> {
             }
             performed => performed,
         };
-        // Nothing is to be left of it but its history.
-        let (run, outcome) = (current, Outcome::Completed);
+        self.end_alone(current).await;
+        performed
+    }
+
+    /// Nothing is to be left of it but its history.
+    async fn end_alone(&self, run: Run) {
+        let outcome = Outcome::Completed;
         let finish = Command::Finish(vec![Finish { run, outcome }]);
         self.execute(&finish).await;
-        performed
+    }
+
+    /// Spawns a job of a type for which there is no initializer, so that nobody else ever runs
+    /// it. Returns the type.
+    async fn spawn_alone<C: Serialize + Send + Sync>(
+        &self,
+        id: JobId,
+        config: C,
+    ) -> Result<job_engine::JobType, JobError> {
+        let core = self.jobs().core();
+        let alone = JobType::from(format!("performed alone {id}"));
+        let spawner = JobSpawner::new(Arc::clone(core), alone);
+        spawner.spawn(id, config).await?;
+        core.record().forget(id.into());
+        Ok(spawner.job_type().as_engine().clone())
     }
 
     /// What a runner comes to before so much time has passed, while it sleeps or awaits
@@ -256,6 +274,69 @@ impl<B: Backend> TestJobs<B> {
         self.execute(&reclaim).await;
         let claimed = self.claim_one(job_type.clone(), LEASE).await;
         claimed.expect(IS_DUE).run
+    }
+}
+
+#[cfg(feature = "postgres")]
+impl TestJobs<Postgres> {
+    /// As [`TestJobs::perform`], in a transaction of the test, which the runner gets when it
+    /// first [begins](crate::CurrentJob::begin) one: it sees what the test has written there,
+    /// and what it writes comes back with what it completes with, to be looked at and rolled
+    /// back.
+    ///
+    /// Only on Postgres: on SQLite and in memory an open transaction keeps everybody else from
+    /// writing, a service included.
+    ///
+    /// # Errors
+    ///
+    /// As [`TestJobs::perform`].
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # use job::testing::TestJobs;
+    /// # use job::{JobCompletion, JobError, Postgres, Task, TaskContext, TaskInitializer, TaskEnd, TaskResult};
+    /// # use serde::{Deserialize, Serialize};
+    /// # #[derive(Serialize, Deserialize)]
+    /// # struct Ship { order: i64 }
+    /// # impl Task for Ship {
+    /// #     const TYPE: &'static str = "ship";
+    /// #     type State = ();
+    /// #     async fn run(self, _: TaskContext) -> TaskResult { Ok(TaskEnd::Complete) }
+    /// # }
+    /// # async fn example(mut test: TestJobs<Postgres>, pool: sqlx::PgPool) -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut tx = pool.begin().await?;
+    /// sqlx::query("INSERT INTO orders (id) VALUES (7)").execute(&mut *tx).await?;
+    /// let ship = TaskInitializer::<Ship>::new(());
+    /// let end = test.perform_in(tx, &ship, Ship { order: 7 }).await?;
+    /// let JobCompletion::CompleteWithTx(mut tx) = end else { panic!("{end:?}") };
+    /// let shipped: bool = sqlx::query_scalar("SELECT shipped FROM orders WHERE id = 7")
+    ///     .fetch_one(&mut *tx)
+    ///     .await?;
+    /// assert!(shipped);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn perform_in<I: JobInitializer<Postgres>>(
+        &mut self,
+        tx: sqlx::PgTransaction<'static>,
+        initializer: &I,
+        config: I::Config,
+    ) -> Result<JobCompletion<Postgres>, JobError> {
+        let alone = self.spawn_alone(JobId::new(), config).await?;
+        let mut claimed = self.claim_one(alone, LEASE).await.expect(IS_DUE);
+        let run = claimed.run;
+        claimed.job_type = initializer.job_type().as_engine().clone();
+        let name = runner_name(&claimed);
+        let core = Arc::clone(self.jobs().core());
+        let (_stop, signal) = StopSignal::new();
+        let work = perform(initializer, &core, claimed, signal, Some(Box::new(tx)));
+        let work = core.clock().attend(work);
+        let performed = self.watch().await_end(&name, work).await;
+        if !performed.as_ref().is_ok_and(is_in_transaction) {
+            self.end_alone(run).await;
+        }
+        performed
     }
 }
 

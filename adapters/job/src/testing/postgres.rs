@@ -1,10 +1,17 @@
 //! A schema for each test.
 
+use std::time::{Duration, UNIX_EPOCH};
+
+use sqlx::PgPool;
 use uuid::Uuid;
 
 use super::TestJobs;
 use crate::error::JobError;
 use crate::{JobSvcConfig, Postgres};
+
+const SCHEMA_PREFIX: &str = "job_test_";
+/// For so long it may be looked at what a test that failed has left.
+const SCHEMA_AGE_MAX: Duration = Duration::from_secs(24 * 3_600);
 
 impl TestJobs<Postgres> {
     /// A service on Postgres, in a schema of its own in the database of this connection
@@ -12,19 +19,38 @@ impl TestJobs<Postgres> {
     /// those of the application are where they always are.
     ///
     /// [`TestJobs::drop_schema`] removes the schema. A test that fails before leaves it
-    /// there to be looked at; its name begins with `job_test_`.
+    /// there to be looked at; its name begins with `job_test_`. What is left for longer than
+    /// a day is removed by later tests.
     ///
     /// # Errors
     ///
     /// As [`Jobs::init`](crate::Jobs::init).
     pub async fn postgres(pg_con: impl Into<String>) -> Result<Self, JobError> {
-        let schema = format!("job_test_{}", Uuid::now_v7().simple());
+        let schema = format!("{SCHEMA_PREFIX}{}", Uuid::now_v7().simple());
         let config = JobSvcConfig::builder().pg_con(pg_con);
         // Tests are many, and each does one thing at a time.
         let config = config.max_connections(4).schema(&schema);
         let mut test = Self::open(config).await?;
         test.schema = Some(schema);
+        sweep(test.jobs().pool()).await?;
         Ok(test)
+    }
+
+    /// A service on a pool, such as `#[sqlx::test]` gives to each test. Tables that are
+    /// missing are made.
+    ///
+    /// # Errors
+    ///
+    /// As [`Jobs::init`](crate::Jobs::init).
+    ///
+    /// # Examples
+    ///
+    #[doc = "```no_run"]
+    #[doc = include_str!("../../../../examples/sqlx_test.rs")]
+    #[doc = "```"]
+    pub async fn from_pool(pool: PgPool) -> Result<Self, JobError> {
+        let config = JobSvcConfig::builder().pool(pool);
+        Self::open(config.exec_migrations(true)).await
     }
 
     /// Removes the schema that [`TestJobs::postgres`] made, with all that is in it.
@@ -38,14 +64,59 @@ impl TestJobs<Postgres> {
             let text = "only a schema that TestJobs::postgres made is dropped";
             return Err(JobError::Config(text.to_owned()));
         };
-        let mut transaction = self.jobs().pool().begin().await?;
-        for statement in [
-            "SET LOCAL lock_timeout = '5s'",
-            &format!("DROP SCHEMA {schema} CASCADE"),
-        ] {
-            sqlx::query(statement).execute(&mut *transaction).await?;
-        }
-        transaction.commit().await?;
+        drop_schema(self.jobs().pool(), schema).await?;
         Ok(())
+    }
+}
+
+/// Removes the schemas of tests that failed long ago.
+async fn sweep(pool: &PgPool) -> Result<(), sqlx::Error> {
+    let schemas = sqlx::query_scalar("SELECT nspname FROM pg_namespace WHERE nspname LIKE $1");
+    let schemas: Vec<String> = schemas
+        .bind(format!("{SCHEMA_PREFIX}%").replace('_', r"\_"))
+        .fetch_all(pool)
+        .await?;
+    let old = schemas.iter().filter(|schema| is_old(schema));
+    for schema in old {
+        // Another test may be faster, or the schema another's: all that may stay.
+        let _ = drop_schema(pool, schema).await;
+    }
+    Ok(())
+}
+
+/// Whether a schema of that name was made long ago: its id says when.
+fn is_old(schema: &str) -> bool {
+    let id = schema.strip_prefix(SCHEMA_PREFIX);
+    let made = id.and_then(|id| Uuid::try_parse(id).ok()?.get_timestamp());
+    made.is_some_and(|made| {
+        let made = UNIX_EPOCH + Duration::from_secs(made.to_unix().0);
+        made.elapsed().is_ok_and(|age| age > SCHEMA_AGE_MAX)
+    })
+}
+
+async fn drop_schema(pool: &PgPool, schema: &str) -> Result<(), sqlx::Error> {
+    let mut transaction = pool.begin().await?;
+    for statement in [
+        "SET LOCAL lock_timeout = '5s'",
+        &format!("DROP SCHEMA {schema} CASCADE"),
+    ] {
+        sqlx::query(statement).execute(&mut *transaction).await?;
+    }
+    transaction.commit().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_schemas_of_tests_of_days_before_are_old() {
+        let name = |id: Uuid| format!("{SCHEMA_PREFIX}{}", id.simple());
+        assert!(!is_old(&name(Uuid::now_v7())));
+        let long_ago = uuid::Timestamp::from_unix(uuid::NoContext, 1_700_000_000, 0);
+        assert!(is_old(&name(Uuid::new_v7(long_ago))));
+        for others in ["job_test_data", "public", "jobs", &name(Uuid::nil())] {
+            assert!(!is_old(others), "{others}");
+        }
     }
 }

@@ -20,7 +20,7 @@ use crate::error::JobError;
 use crate::registry::Runners;
 use crate::{
     Job, JobId, JobInitializer, JobSpawner, JobState, JobSvcConfig, JobSvcConfigBuilder, Jobs,
-    Memory,
+    Memory, Spawn, Task,
 };
 
 /// When the clock of a test starts: a Monday, 2001-01-01 00:00:00 UTC.
@@ -132,6 +132,29 @@ impl<B: Backend> TestJobs<B> {
         initializer: I,
     ) -> JobSpawner<I::Config, B> {
         self.jobs.add_initializer(initializer)
+    }
+
+    /// Registers a task that needs no state, as [`Jobs::add_task`] does.
+    ///
+    /// # Panics
+    ///
+    /// As [`TestJobs::add_initializer`].
+    pub fn add_task<T: Task<State = ()>>(&mut self) -> JobSpawner<T, B> {
+        self.jobs.add_task::<T>()
+    }
+
+    /// Registers a task with its state, as [`Jobs::add_task_with`] does.
+    ///
+    /// # Panics
+    ///
+    /// As [`TestJobs::add_initializer`].
+    pub fn add_task_with<T: Task>(&mut self, state: T::State) -> JobSpawner<T, B> {
+        self.jobs.add_task_with::<T>(state)
+    }
+
+    /// Makes a job of a task, as [`Jobs::spawn`] does.
+    pub fn spawn<T: Task>(&self, task: T) -> Spawn<T, B> {
+        self.jobs.spawn(task)
     }
 
     /// How long a run, or a call of the store, may take in real time. Default 10 s. Time

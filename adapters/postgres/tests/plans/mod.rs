@@ -77,7 +77,11 @@ async fn every_statement_has_a_head_comment_and_every_file_is_used() {
 
 #[test]
 fn every_statement_has_its_expected_cost() {
-    let statements: Vec<&str> = QUERIES.iter().map(|(name, _)| *name).collect();
+    // One reads all that tests of applications have spawned, whatever it costs.
+    let statements = QUERIES.iter().map(|(name, _)| *name);
+    let statements: Vec<&str> = statements
+        .filter(|name| *name != "configs_of_type")
+        .collect();
     let expected: Vec<&str> = EXPECTED.iter().map(|expected| expected.name).collect();
     assert_eq!(expected, statements);
 }
