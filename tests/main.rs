@@ -7,6 +7,7 @@ mod clocks;
 mod deploys;
 mod ends;
 mod engine_purity;
+mod examples;
 mod faults;
 mod json_schema;
 mod outage;

@@ -180,7 +180,7 @@ pub use spec::JobSpec;
 pub use task::{Task, TaskContext, TaskEnd, TaskError, TaskInitializer, TaskResult, TaskSettings};
 pub use trace::RunTraces;
 
-/// The quick start of the README, compiled.
-#[cfg(all(doctest, feature = "postgres"))]
+/// The programs of the README, compiled.
+#[cfg(all(doctest, feature = "postgres", feature = "testing"))]
 #[doc = include_str!("../../../README.md")]
 struct Readme;

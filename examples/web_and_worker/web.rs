@@ -1,0 +1,39 @@
+//! The program that serves the web: it spawns jobs, and runs none.
+//!
+//! ```sh
+//! DATABASE_URL=postgres://... cargo run --example web
+//! curl -X POST localhost:8080/users/ada@example.com
+//! ```
+
+mod tasks;
+
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::routing::post;
+use job::{AnyBackend, Jobs};
+use tokio::net::TcpListener;
+
+use crate::tasks::Welcome;
+
+type Answer = Result<String, (StatusCode, String)>;
+
+async fn sign_up(State(jobs): State<Jobs<AnyBackend>>, Path(to): Path<String>) -> Answer {
+    let spawned = jobs.spawn(Welcome { to }).await;
+    let job = spawned.map_err(|error| (StatusCode::SERVICE_UNAVAILABLE, error.to_string()))?;
+    Ok(job.id.to_string())
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let url = std::env::var("DATABASE_URL")?;
+    let jobs = Jobs::connect(url).await?;
+    let app = Router::new()
+        .route("/users/{address}", post(sign_up))
+        .with_state(jobs);
+    let address = std::env::var("LISTEN").unwrap_or_else(|_| "127.0.0.1:8080".to_owned());
+    let listener = TcpListener::bind(address).await?;
+    println!("listening on {}", listener.local_addr()?);
+    axum::serve(listener, app).await?;
+    Ok(())
+}

@@ -1,0 +1,164 @@
+//! The examples, run as their readers run them, and the README, which shows some of them.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+
+use job::{JobId, JobState, Jobs};
+
+use crate::support::{TestDatabase, ended, history};
+
+/// A program that is killed when it is dropped.
+struct Example {
+    child: Child,
+    says: BufReader<ChildStdout>,
+}
+
+impl Example {
+    fn start(name: &str, dir: &Path, set: &[(&str, &str)]) -> Self {
+        let mut child = Command::new(built(name))
+            .current_dir(dir)
+            .envs(set.iter().copied())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("an example that can be run");
+        let says = BufReader::new(child.stdout.take().expect("it is piped"));
+        Self { child, says }
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.says.read_line(&mut line).expect("a line");
+        line.trim_end().to_owned()
+    }
+
+    /// Tells it to end as an orchestrator does, and waits until it has ended well. Returns
+    /// what else it said.
+    fn stop(mut self) -> String {
+        let pid = self.child.id().to_string();
+        let told = Command::new("kill").args(["-TERM", &pid]).status();
+        assert!(told.expect("kill can be run").success());
+        let mut said = String::new();
+        self.says.read_to_string(&mut said).expect("text");
+        let status = self.child.wait().expect("it is our child");
+        assert!(status.success(), "{status}");
+        said
+    }
+}
+
+impl Drop for Example {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The examples are built beside the tests.
+fn built(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("a test has a file");
+    let dir = test
+        .ancestors()
+        .nth(2)
+        .expect("it is in target/PROFILE/deps");
+    let example = dir.join("examples").join(name);
+    assert!(
+        example.exists(),
+        "{} is not built; run the tests with tests/run, or cargo build --examples",
+        example.display()
+    );
+    example
+}
+
+#[test]
+fn hello_says_hello_and_ends_when_it_is_told_to() {
+    let dir = tempfile::tempdir().unwrap();
+    for _ in 0..2 {
+        let mut hello = Example::start("hello", dir.path(), &[]);
+        assert_eq!(hello.line(), "Hello, world!");
+        assert_eq!(hello.stop(), "");
+    }
+    assert!(dir.path().join("jobs.db").exists());
+}
+
+#[tokio::test]
+async fn an_order_is_shipped() {
+    let database = TestDatabase::create().await;
+    let pool = database.pool().await;
+    let orders = "CREATE TABLE orders (id bigserial, shipped bool DEFAULT FALSE)";
+    sqlx::query(orders).execute(&pool).await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let order = Example::start("order", dir.path(), &[("DATABASE_URL", &database.url())]);
+    crate::support::eventually("the order is shipped", async || {
+        let shipped = sqlx::query_scalar("SELECT shipped FROM orders");
+        let shipped: Option<bool> = shipped.fetch_optional(&pool).await.unwrap();
+        shipped.filter(|shipped| *shipped)
+    })
+    .await;
+    order.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_web_spawns_the_worker_runs() {
+    let database = TestDatabase::create().await;
+    let url = database.url();
+    let dir = tempfile::tempdir().unwrap();
+    let set = [("DATABASE_URL", &*url), ("LISTEN", "127.0.0.1:0")];
+    let mut web = Example::start("web", dir.path(), &set);
+    let listening = web.line();
+    let address = listening.strip_prefix("listening on ").expect("an address");
+    let welcome = post(address, "/users/ada@example.com");
+    let nowhere = post(address, "/users/nowhere");
+
+    let mut worker = Example::start("worker", dir.path(), &set);
+    assert_eq!(worker.line(), "running jobs");
+    assert_eq!(
+        worker.line(),
+        "welcomed ada@example.com, mail 1 of this process"
+    );
+    let jobs = Jobs::connect(url).await.unwrap();
+    let job = ended(&jobs, welcome).await;
+    assert_eq!(job.state(), JobState::Completed);
+    assert_eq!(worker.stop(), "stopped\n");
+    let job = jobs.find(nowhere).await.unwrap();
+    assert_eq!(job.state(), JobState::Pending);
+    assert_eq!(history(&job)[..3], ["spawned", "started", "failed"]);
+    assert_eq!(job.last_error(), Some("nowhere is no address"));
+}
+
+fn post(address: &str, path: &str) -> JobId {
+    let mut stream = TcpStream::connect(address).expect("it listens");
+    let request = format!("POST {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    let (_, id) = answer.split_once("\r\n\r\n").expect("a body");
+    id.trim().parse().expect("an id")
+}
+
+/// Whoever copies it gets what is compiled and run.
+#[test]
+fn the_programs_of_the_readme_are_those_of_the_examples() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let readme = std::fs::read_to_string(root.join("README.md")).unwrap();
+    let blocks = readme.split("```").skip(1).step_by(2);
+    let programs: Vec<&str> = blocks
+        .filter_map(|block| {
+            let (language, program) = block.split_once('\n')?;
+            language.starts_with("r").then_some(program)
+        })
+        .collect();
+    let examples = ["hello", "order", "retry", "simulation"];
+    assert_eq!(programs.len(), examples.len());
+    for (program, example) in programs.into_iter().zip(examples) {
+        let file = root.join("examples").join(example).with_extension("rs");
+        let file = std::fs::read_to_string(file).unwrap();
+        assert!(
+            file.contains(program),
+            "README.md differs from examples/{example}.rs"
+        );
+        let lines = program.lines().filter(|line| !line.is_empty()).count();
+        assert!(lines <= 25, "{example} has {lines} lines");
+    }
+}
