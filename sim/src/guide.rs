@@ -24,8 +24,8 @@
 //!
 //! # What it asks of the code
 //!
-//! - **Runners are generic over the backend**: `impl<B: Backend> JobRunner<B> for ...`.
-//!   What they do with the application's own tables is behind a trait of the application,
+//! - **Runners are generic over the backend**: `impl<B: Backend> JobRunner<B> for ...`. A
+//!   [`Task`](job::Task) runs on every backend as it is. What they do with the application's own tables is behind a trait of the application,
 //!   as in the [second example](#simulations-in-ci): SQL is not simulated. What is
 //!   written in a [`SimulatedTransaction`](crate::SimulatedTransaction) takes effect with
 //!   its commit, or not at all.

@@ -56,6 +56,30 @@ impl Default for JobPollerConfig {
     }
 }
 
+impl JobPollerConfig {
+    /// Jobs of a process that died run again within so long, by a shorter
+    /// [`job_lost_interval`](Self::job_lost_interval): two thirds of it. Give all processes on
+    /// one database the same. A runner that blocks its thread for longer than that interval
+    /// loses its lease, and heartbeats are as often as that asks, so do not make it shorter
+    /// than you need.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use job::JobPollerConfig;
+    ///
+    /// let config = JobPollerConfig::default().recovery_within(Duration::from_secs(30));
+    /// assert_eq!(config.job_lost_interval, Duration::from_secs(20));
+    /// ```
+    #[must_use]
+    pub fn recovery_within(mut self, within: Duration) -> Self {
+        self.job_lost_interval = within / 3 * 2;
+        self
+    }
+}
+
 /// What [`Jobs::init`](crate::Jobs::init) needs: where the jobs are, how to
 /// poll, and what time it is.
 #[derive(Clone, Debug)]
@@ -159,6 +183,15 @@ impl<B: Backend> JobSvcConfigBuilder<B> {
         self
     }
 
+    /// As [`JobSvcConfigBuilder::build`], with an error that `?` takes.
+    ///
+    /// # Errors
+    ///
+    /// [`JobError::Config`] with what is missing or contradicts itself.
+    pub fn try_build(self) -> Result<JobSvcConfig<B>, JobError> {
+        self.build().map_err(JobError::Config)
+    }
+
     /// Checks what was gathered.
     ///
     /// # Errors
@@ -187,7 +220,7 @@ impl<B: Backend> IntoFuture for JobSvcConfigBuilder<B> {
 
     /// Checks what was gathered, and opens the service, as [`Jobs::init`] does.
     fn into_future(self) -> Self::IntoFuture {
-        Box::pin(async move { Jobs::init(self.build().map_err(JobError::Config)?).await })
+        Box::pin(async move { Jobs::init(self.try_build()?).await })
     }
 }
 

@@ -18,7 +18,7 @@ pub enum JobError {
     #[error("the database failed: {0}{advice}", advice = advice(.0))]
     Sqlx(#[from] sqlx::Error),
     /// A command of the job store failed. With [`StoreError::Unknown`] it may
-    /// have been carried out all the same.
+    /// have been carried out all the same. ([`store`](crate::store) has the type.)
     #[error("the job store failed: {0}")]
     Store(#[source] StoreError),
     /// The store refuses what it was given, for instance a config of more than

@@ -6,27 +6,30 @@
 //! that takes time and randomness as arguments, so that the code which runs in
 //! production is the code that a seed can replay.
 //!
-//! # Concepts
+//! # The short way in
 //!
-//! - [`Jobs`] is the service: registration, polling, shutdown.
-//! - A [`JobInitializer`] describes a job type and makes a [`JobRunner`] for
-//!   each run.
-//! - A [`JobSpawner`] creates jobs of one type, in a transaction of yours if you
-//!   want.
-//! - [`CurrentJob`] is what a runner knows: attempt, execution state, pool,
-//!   clock, whether it should stop.
-//! - A [`JobCompletion`] says how a run ended well.
+#![doc = "```no_run"]
+#![doc = include_str!("../../../examples/hello.rs")]
+#![doc = "```"]
 //!
-//! # Life of an application
+//! - A [`Task`] is work that can be done later; its fields are what a job is given.
+//! - [`Jobs`] is the service: [`Jobs::connect`] opens it, [`Jobs::add_task`] says what this
+//!   process runs, [`Jobs::start_poll`] begins to, [`Jobs::spawn`] makes jobs, in a transaction
+//!   of yours if you want, and [`Jobs::run_until_signal`] waits until the process is told to
+//!   end and lets the running jobs end.
+//! - [`TaskContext`] is what a run knows: the state that the task was registered with, its
+//!   attempt, its execution state, its clock, whether it should stop.
+//! - [`TaskEnd`] says how a run ended well.
 //!
-//! 1. [`Jobs::init`] opens the database.
-//! 2. [`Jobs::add_initializer`] registers a type and returns its spawner.
-//! 3. [`Jobs::start_poll`] starts to run what is due.
-//! 4. Spawners create jobs, from anywhere.
-//! 5. [`Jobs::run_until_signal`] waits until the process is told to end. Then, as
-//!    [`Jobs::shutdown`], it lets the running jobs end and puts the others back.
+//! The module `guide` of this documentation has a guide for each road.
 //!
-//! # Example
+//! # The traits beneath
+//!
+//! A task is an initializer and a runner in one, which can be written by themselves: a
+//! [`JobInitializer`] describes a job type and makes a [`JobRunner`] for each run; what
+//! [`Jobs::add_initializer`] returns, a [`JobSpawner`], creates jobs of the type; a runner is
+//! given a [`CurrentJob`] and returns a [`JobCompletion`]. [`Jobs::init`] opens a service whose
+//! backend is part of its type:
 //!
 #![doc = "```no_run"]
 #![doc = include_str!("../../../examples/quickstart.rs")]
@@ -35,7 +38,7 @@
 //! # Scheduling
 //!
 //! A job runs once it is due and a worker has room: at once, or at the time
-//! given to [`JobSpawner::spawn_at`]. A run that ends with one of the
+//! given to [`Spawn::at`] or [`JobSpawner::spawn_at`]. A run that ends with one of the
 //! `Reschedule` variants of [`JobCompletion`] books the next one.
 //!
 //! # Retries
@@ -127,6 +130,11 @@ mod config;
 mod core;
 mod current;
 pub mod error;
+#[cfg(any(
+    doc,
+    all(doctest, feature = "postgres", feature = "sqlite", feature = "testing")
+))]
+pub mod guide;
 mod hold;
 mod id;
 mod job;
@@ -143,6 +151,7 @@ mod spawn;
 mod spawner;
 mod spec;
 mod start;
+pub mod store;
 mod task;
 #[cfg(feature = "testing")]
 pub mod testing;

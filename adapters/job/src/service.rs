@@ -24,7 +24,8 @@ use crate::{
 /// holds.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-const REGISTRY_CONSUMED: &str = "Registry has been consumed by executor";
+const REGISTRY_CONSUMED: &str = "Registry has been consumed by executor: register all tasks and \
+                                 initializers first, then call start_poll, once";
 
 /// The job service: registers initializers, polls for due jobs, runs them, and
 /// shuts down.
@@ -151,7 +152,8 @@ impl<B: Backend> Jobs<B> {
     ///
     /// # Panics
     ///
-    /// After [`Jobs::start_poll`], with `Registry has been consumed by executor`.
+    /// After [`Jobs::start_poll`], with `Registry has been consumed by executor`, and what to
+    /// do.
     pub fn add_initializer<I: JobInitializer<B>>(
         &mut self,
         initializer: I,

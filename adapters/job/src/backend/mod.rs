@@ -53,8 +53,9 @@ pub type DefaultBackend = Memory;
 /// ```
 /// use job::backend::{AfterCommit, AtomicWrite, Backend, CallerTransaction};
 /// use job::{ClockHandle, JobError, JobSvcConfig, Jobs};
-/// use job_engine::{Command, JobType, Reply, StoreError, Timestamp};
-/// use job_tokio::{MemoryStore, MemoryTransaction};
+/// use job::store::{
+///     Command, JobType, MemoryStore, MemoryTransaction, Reply, StoreError, Timestamp,
+/// };
 ///
 /// enum Shared {}
 ///
@@ -154,8 +155,7 @@ pub type DefaultBackend = Memory;
 ///
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
 /// let store = Some(MemoryStore::new(|| Timestamp::EPOCH));
-/// let config = JobSvcConfig::<Shared>::with_backend(Options { store }).build()?;
-/// let jobs = Jobs::init(config).await?;
+/// let jobs = JobSvcConfig::<Shared>::with_backend(Options { store }).await?;
 /// assert!(jobs.pool().jobs().await.is_empty());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// # }).unwrap();
