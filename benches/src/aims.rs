@@ -54,6 +54,10 @@ const fn aim(measure: &'static str, compared: Compared, bound: Bound) -> Aim {
 /// All figures to reach.
 pub const AIMS: &[Aim] = &[
     aim("drain 20,000", Times(FLOOR_OF_DRAIN), AtLeast(0.7)),
+    Aim {
+        subject: crate::measures::TASK,
+        ..aim("drain 20,000", Times(crate::round::OURS), AtLeast(0.98))
+    },
     aim("drain 20,000", TimesBestPeer, AtLeast(1.2)),
     aim("drain 20,000", Times("job 0.19.2 default"), AtLeast(30.0)),
     Aim {

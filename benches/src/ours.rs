@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 use job::{
     Backend, CurrentJob, Job, JobCompletion, JobId, JobInitializer, JobRunner, JobSpawner, JobSpec,
-    JobSvcConfig, JobType, Jobs,
+    JobSvcConfig, JobType, Jobs, TaskContext, TaskResult,
 };
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
@@ -37,6 +37,17 @@ impl Task {
     /// As the job's row has it.
     pub fn json(self) -> String {
         format!(r#"{{"n":{}}}"#, self.n)
+    }
+}
+
+/// It does nothing but count itself.
+impl job::Task for Task {
+    const TYPE: &'static str = JOB_TYPE;
+    type State = Arc<Tally>;
+
+    async fn run(self, cx: TaskContext<Arc<Tally>>) -> TaskResult {
+        cx.state().add();
+        Ok(JobCompletion::Complete)
     }
 }
 

@@ -16,10 +16,15 @@ use crate::{Result, Round};
 /// Without a backlog beyond what is drained.
 pub const FIRST_OF_AS_MANY: &str = "drain, first 20,000 of 20,000";
 
+/// The same work as a task, in place of an initializer and a runner.
+pub const TASK: &str = "job, a task";
+
 /// Who drains.
 #[derive(Clone, Copy)]
 enum Who {
     Ours,
+    /// The same work as a task.
+    Task,
     /// With so many connections.
     Floor(usize, Claims),
 }
@@ -28,6 +33,7 @@ impl Who {
     const fn name(self) -> &'static str {
         match self {
             Who::Ours => OURS,
+            Who::Task => TASK,
             Who::Floor(1, _) => "floor, 1 connection",
             Who::Floor(_, Claims::Committed) => "floor, 4 connections",
             Who::Floor(_, Claims::Held) => "floor, 4 connections, one transaction",
@@ -49,6 +55,7 @@ pub async fn all(round: &mut Round) -> Result<()> {
     let jobs = round.sizes.drain;
     let subjects = [
         Who::Ours,
+        Who::Task,
         Who::Floor(4, Claims::Committed),
         Who::Floor(1, Claims::Committed),
         Who::Floor(4, Claims::Held),
@@ -165,10 +172,13 @@ async fn drain(round: &mut Round, who: Who, backlog: usize, jobs: usize) -> Resu
     let wal_before_spawn = round.meter.wal_bytes().await?;
     let (statements_before, wal_before_run);
     let (rate, statements_of_the_harness) = match who {
-        Who::Ours => {
+        Who::Ours | Who::Task => {
             ours::filled(&database, backlog).await?;
             let mut connection = database.connect().await?;
-            let worker = Worker::new(&database, jobs).await?;
+            let worker = match who {
+                Who::Task => Worker::of_tasks(&database, jobs).await?,
+                _ => Worker::new(&database, jobs).await?,
+            };
             statements_before = round.meter.statements(&database).await?;
             wal_before_run = round.meter.wal_bytes().await?;
             let drained = worker.drain(&mut connection).await?;
@@ -203,12 +213,22 @@ struct Worker {
 
 impl Worker {
     async fn new(database: &Database, jobs: usize) -> Result<Self> {
-        let mut service = ours::service(&database.url()).await?;
-        let tally = Tally::new(jobs);
-        service.add_initializer(ours::counting(&tally));
+        let mut this = Self::without_runners(database, jobs).await?;
+        this.service.add_initializer(ours::counting(&this.tally));
+        Ok(this)
+    }
+
+    async fn of_tasks(database: &Database, jobs: usize) -> Result<Self> {
+        let mut this = Self::without_runners(database, jobs).await?;
+        let tally = Arc::clone(&this.tally);
+        this.service.add_task_with::<ours::Task>(tally);
+        Ok(this)
+    }
+
+    async fn without_runners(database: &Database, jobs: usize) -> Result<Self> {
         Ok(Self {
-            service,
-            tally,
+            service: ours::service(&database.url()).await?,
+            tally: Tally::new(jobs),
             jobs,
         })
     }

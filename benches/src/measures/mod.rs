@@ -10,7 +10,7 @@ mod sqlite;
 
 use clap::ValueEnum;
 
-pub use drain::FIRST_OF_AS_MANY;
+pub use drain::{FIRST_OF_AS_MANY, TASK};
 
 use crate::{Result, Round};
 
