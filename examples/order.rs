@@ -1,6 +1,6 @@
 //! An order and the job that ships it, in one transaction.
 
-use job::{JobSvcConfig, Jobs, Postgres, Task, TaskContext, TaskEnd, TaskError, TaskResult};
+use job::{JobError, JobSvcConfig, Jobs, Postgres, Task, TaskContext, TaskEnd, TaskResult};
 
 #[derive(serde::Serialize, serde::Deserialize)]
 struct Ship(i64);
@@ -16,7 +16,7 @@ impl Task for Ship {
     }
 }
 
-async fn place_order(jobs: &Jobs) -> Result<(), TaskError> {
+async fn place_order(jobs: &Jobs) -> Result<(), JobError> {
     let mut tx = jobs.pool().begin().await?;
     let order = sqlx::query_scalar("INSERT INTO orders DEFAULT VALUES RETURNING id");
     let order: i64 = order.fetch_one(&mut *tx).await?;
@@ -26,7 +26,7 @@ async fn place_order(jobs: &Jobs) -> Result<(), TaskError> {
 
 /// Needs `CREATE TABLE orders (id bigserial, shipped bool DEFAULT FALSE)`.
 #[tokio::main]
-async fn main() -> Result<(), TaskError> {
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let url = std::env::var("DATABASE_URL")?;
     let mut jobs = JobSvcConfig::builder().pg_con(url).await?;
     jobs.add_task::<Ship>();

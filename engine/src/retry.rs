@@ -34,8 +34,9 @@ use crate::planted::{Bug, planted};
 /// runs take comes on top.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RetrySettings {
-    /// Attempts in all, the first included, however long each of them took; `None`
-    /// retries for ever. Default 30. A job always runs once: 0 means the same as 1.
+    /// Attempts in all, the first included, until one lives for so long that they start
+    /// again ([`attempt_reset_after_backoff_multiples`](Self::attempt_reset_after_backoff_multiples));
+    /// `None` retries for ever. Default 30. A job always runs once: 0 means the same as 1.
     pub n_attempts: Option<u32>,
     /// Failures up to this attempt are logged as warnings, later ones as errors;
     /// `None` keeps all at warning. The final one is an error in any case.

@@ -16,12 +16,17 @@ use tokio::net::TcpListener;
 
 use crate::tasks::Welcome;
 
-type Answer = Result<String, (StatusCode, String)>;
-
-async fn sign_up(State(jobs): State<Jobs<AnyBackend>>, Path(to): Path<String>) -> Answer {
-    let spawned = jobs.spawn(Welcome { to }).await;
-    let job = spawned.map_err(|error| (StatusCode::SERVICE_UNAVAILABLE, error.to_string()))?;
-    Ok(job.id.to_string())
+async fn sign_up(
+    State(jobs): State<Jobs<AnyBackend>>,
+    Path(to): Path<String>,
+) -> Result<String, StatusCode> {
+    match jobs.spawn(Welcome { to }).await {
+        Ok(job) => Ok(job.id.to_string()),
+        Err(error) => {
+            eprintln!("no welcome: {error}");
+            Err(StatusCode::SERVICE_UNAVAILABLE)
+        }
+    }
 }
 
 #[tokio::main]

@@ -50,6 +50,70 @@ async fn a_task_is_retried_while_the_clock_of_a_test_is_moved() {
 }
 
 #[tokio::test]
+async fn a_function_is_tested_as_a_task_is() {
+    let mut test = TestJobs::memory().await;
+    let doubled = test.add_fn("double", |n: u32, _: TaskContext| async move {
+        match n.checked_mul(2) {
+            Some(_) => Ok(TaskEnd::Complete),
+            None => Err("too much".into()),
+        }
+    });
+    let well = doubled.job(7).await.unwrap().id;
+    let badly = doubled.job(u32::MAX).await.unwrap().id;
+    test.drain().await;
+    let seen = test.seen().await;
+    seen.assert_completed(well);
+    seen.assert_failed_with(badly, "too much");
+}
+
+/// Its tables are in use by a test that goes on for long.
+#[tokio::test]
+async fn a_schema_that_is_in_use_is_not_removed_however_old_it_is() {
+    let database = TestDatabase::create().await;
+    let pool = database.pool().await;
+    let day_before_yesterday = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs() - 48 * 3_600;
+    let at = uuid::Timestamp::from_unix(uuid::NoContext, day_before_yesterday, 0);
+    let schema = format!("job_test_{}", uuid::Uuid::new_v7(at).simple());
+    let config = JobSvcConfig::builder()
+        .pg_con(database.url())
+        .schema(&schema);
+    let old = TestJobs::open(config).await.unwrap();
+    let exists = async || -> bool {
+        let exists = sqlx::query_scalar("SELECT to_regnamespace($1) IS NOT NULL");
+        exists.bind(&schema).fetch_one(&pool).await.unwrap()
+    };
+    TestJobs::postgres(database.url()).await.unwrap();
+    assert!(exists().await);
+    old.jobs().shutdown().await.unwrap();
+    drop(old);
+    crate::support::eventually("it is removed once it is not in use", async || {
+        TestJobs::postgres(database.url()).await.unwrap();
+        (!exists().await).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn migrations_for_tests_do_not_mind_those_of_others() {
+    let database = TestDatabase::create().await;
+    let pool = database.pool().await;
+    let theirs = sqlx::migrate::Migrator {
+        migrations: vec![sqlx::migrate::Migration::new(
+            1,
+            "theirs".into(),
+            sqlx::migrate::MigrationType::Simple,
+            "CREATE TABLE theirs ()".into(),
+            false,
+        )]
+        .into(),
+        ..sqlx::migrate::Migrator::DEFAULT
+    };
+    theirs.run(&pool).await.unwrap();
+    MIGRATOR.run(&pool).await.unwrap();
+    MIGRATOR.run(&pool).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_task_is_performed_alone() {
     let mut test = TestJobs::memory().await;
     let year = Report { year: 2026 };

@@ -59,9 +59,9 @@ impl Default for JobPollerConfig {
 impl JobPollerConfig {
     /// Jobs of a process that died run again within so long, by a shorter
     /// [`job_lost_interval`](Self::job_lost_interval): two thirds of it. Give all processes on
-    /// one database the same. A runner that blocks its thread for longer than that interval
-    /// loses its lease, and heartbeats are as often as that asks, so do not make it shorter
-    /// than you need.
+    /// one database the same. A runner that blocks the runtime for three quarters of that
+    /// interval loses its lease, and heartbeats are as often as it asks, so do not make it
+    /// shorter than you need.
     ///
     /// # Examples
     ///

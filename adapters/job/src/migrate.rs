@@ -5,8 +5,13 @@ use std::sync::LazyLock;
 
 use sqlx::migrate::Migrator;
 
-/// The migrations of the job store on Postgres, for tools that run migrations: each test of
-/// `#[sqlx::test]` can have its tables.
+/// The migrations of the job store on Postgres, for databases without migrations of yours:
+/// each test of `#[sqlx::test]` can have the tables.
+///
+/// Not for the database of an application: it writes into `_sqlx_migrations`, where the
+/// application's own migrator would miss what is ours. There it is
+/// [`exec_migrations`](crate::JobSvcConfigBuilder::exec_migrations), which keeps a ledger of
+/// its own, or [`IncludeMigrations`].
 ///
 /// ```
 /// # /*
@@ -15,10 +20,10 @@ use sqlx::migrate::Migrator;
 /// # */
 /// # assert!(job::MIGRATOR.iter().count() > 0);
 /// ```
-///
-/// Together with those of the application: [`IncludeMigrations`].
 pub static MIGRATOR: LazyLock<Migrator> = LazyLock::new(|| Migrator {
     migrations: Cow::Borrowed(&job_postgres::migrator().migrations),
+    // Nor does it mind migrations of others.
+    ignore_missing: true,
     ..Migrator::DEFAULT
 });
 

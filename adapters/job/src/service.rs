@@ -49,7 +49,7 @@ struct Settings {
 
 impl Jobs<AnyBackend> {
     /// Opens the database that a URL names: `postgres://user:password@host/database`,
-    /// `sqlite:jobs.db`, or `memory:`. Before it is awaited, it can be configured: it is a
+    /// `sqlite:jobs.db`, or `memory:`, which nobody else shares. Before it is awaited, it can be configured: it is a
     /// [`JobSvcConfigBuilder`].
     ///
     /// Those who want a pool of theirs, or a service whose backend is part of its type, use

@@ -37,17 +37,3 @@ fn what_it_runs_is_an_example_of_this_package() {
     }
     assert_eq!(count, 2);
 }
-
-#[test]
-fn the_test_in_the_readme_is_that_of_an_example() {
-    let readme = include_str!("../../../README.md");
-    let shown = readme.split("```rs\n").nth(1).expect("it has one");
-    let shown = shown.split("```").next().expect("it ends");
-    let example = include_str!("../../../examples/payment_once.rs");
-    let lines = shown.lines().map(str::trim);
-    let missing: Vec<&str> = lines.filter(|line| !example.contains(line)).collect();
-    assert!(
-        missing.is_empty() && shown.lines().count() > 10,
-        "{missing:?}"
-    );
-}

@@ -47,6 +47,19 @@ pub struct AnyTransaction(Box<dyn ErasedTransaction>);
 impl AnyPool {
     /// Begins a transaction; on SQLite, one that holds the write lock from the start.
     ///
+    /// ```
+    /// # use job::{JobError, JobType, Jobs};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), JobError> {
+    /// let jobs = Jobs::connect("memory:").await?;
+    /// let reports = jobs.spawner::<u32>(JobType::new("report"));
+    /// let mut tx = jobs.pool().begin().await?;
+    /// reports.job(2026).in_tx(&mut tx).await?;
+    /// tx.commit().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`JobError::Store`] if none can be begun.
@@ -130,6 +143,20 @@ impl AnyTransaction {
             Some(begun) => Ok(&mut begun.transaction),
             None => Err(other_backend::<B>(used)),
         }
+    }
+
+    /// Commits it. Dropped without that, it is rolled back.
+    ///
+    /// # Errors
+    ///
+    /// [`JobError::Store`] if the commit failed, or may have failed.
+    pub async fn commit(self) -> Result<(), JobError> {
+        Ok(self.0.commit().await?)
+    }
+
+    /// Rolls it back.
+    pub async fn rollback(self) {
+        self.0.rollback().await;
     }
 
     /// As [`AnyTransaction::on`], by value.

@@ -70,7 +70,11 @@ impl AnyOptions {
 impl Chosen {
     /// Nothing of the URL but its scheme is in the error: there may be a password in it.
     fn of_url(url: &str) -> Result<Self, String> {
-        let Some((scheme, rest)) = url.split_once(':') else {
+        let is_scheme = |scheme: &str| scheme.bytes().all(|byte| byte.is_ascii_lowercase());
+        let parts = url.split_once(':').filter(|(scheme, rest)| {
+            is_scheme(scheme) && (["memory", "sqlite"].contains(scheme) || rest.starts_with("//"))
+        });
+        let Some((scheme, rest)) = parts else {
             return Err(format!(
                 "the URL has no scheme that says which database it is; write {URLS}"
             ));
@@ -142,11 +146,10 @@ fn sqlite(rest: &str) -> Result<Chosen, String> {
         let text = "the URL names no file; write sqlite:jobs.db, or sqlite::memory: for none";
         return Err(text.to_owned());
     }
-    if let Some((_, parameters)) = path.split_once('?') {
-        return Err(format!(
-            "a URL of SQLite is its path and has no parameters, such as `?{parameters}`; a file \
-             that is missing is created"
-        ));
+    if path.contains('?') {
+        let text = "a URL of SQLite is its path and has no parameters after a `?`; a file that is \
+                    missing is created, and for a pool of your own there is JobSvcConfig::sqlite";
+        return Err(text.to_owned());
     }
     Ok(Chosen::Sqlite(SqliteOptions {
         path: Some(path.into()),
@@ -215,7 +218,11 @@ mod tests {
                 other => panic!("{url} is {other:?}"),
             }
         }
-        assert!(wrong("sqlite:jobs.db?mode=ro").contains("`?mode=ro`"));
+        let text = wrong("sqlite:jobs.db?key=secret");
+        assert!(
+            text.contains("no parameters") && !text.contains("secret"),
+            "{text}"
+        );
         assert!(wrong("sqlite:").contains("sqlite:jobs.db"));
     }
 
@@ -224,7 +231,18 @@ mod tests {
         let text = wrong("mysql://user:secret@host/database");
         assert!(text.contains("`mysql:`") && text.contains("sqlite:jobs.db"));
         assert!(!text.contains("secret"), "{text}");
-        assert!(wrong("jobs.db").contains("no scheme"));
+        for url in [
+            "jobs.db",
+            "secret@host:5432/db",
+            "host=db password=secret:x",
+            "secret:x",
+        ] {
+            let text = wrong(url);
+            assert!(
+                text.contains("no scheme") && !text.contains("secret"),
+                "{text}"
+            );
+        }
         assert!(wrong("memory:jobs").contains("no more"));
     }
 }

@@ -13,6 +13,7 @@ use crate::{JobSpawner, JobType, Jobs, Spawn};
 impl<B: Backend> Jobs<B> {
     /// Registers a [`Task`] that needs no state: this process runs its jobs, once
     /// [`Jobs::start_poll`] was called. A process that only spawns them registers nothing.
+    /// Whatever was registered for the same [`Task::TYPE`] before is replaced, with a warning.
     ///
     /// # Panics
     ///

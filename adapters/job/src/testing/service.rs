@@ -11,6 +11,8 @@ use job_engine::store::{Claim, ClaimedJob, Quota, Reclaim};
 use job_engine::worker::{TypeConfig, WorkerConfig};
 use job_engine::{ClaimId, Command, Entropy, Reply, Timestamp};
 use job_tokio::{ClockController, ClockHandle, to_datetime, to_timestamp};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use super::Seen;
 use super::hand::{Books, Call, Hand};
@@ -20,7 +22,7 @@ use crate::error::JobError;
 use crate::registry::Runners;
 use crate::{
     Job, JobId, JobInitializer, JobSpawner, JobState, JobSvcConfig, JobSvcConfigBuilder, Jobs,
-    Memory, Spawn, Task,
+    Memory, Spawn, Task, TaskContext, TaskResult,
 };
 
 /// When the clock of a test starts: a Monday, 2001-01-01 00:00:00 UTC.
@@ -150,6 +152,20 @@ impl<B: Backend> TestJobs<B> {
     /// As [`TestJobs::add_initializer`].
     pub fn add_task_with<T: Task>(&mut self, state: T::State) -> JobSpawner<T, B> {
         self.jobs.add_task_with::<T>(state)
+    }
+
+    /// Registers a function, as [`Jobs::add_fn`] does.
+    ///
+    /// # Panics
+    ///
+    /// As [`TestJobs::add_initializer`].
+    pub fn add_fn<C, F, R>(&mut self, job_type: &'static str, run: F) -> JobSpawner<C, B>
+    where
+        C: Serialize + DeserializeOwned + Send + Sync + 'static,
+        F: Fn(C, TaskContext) -> R + Send + Sync + 'static,
+        R: Future<Output = TaskResult> + Send,
+    {
+        self.jobs.add_fn(job_type, run)
     }
 
     /// Makes a job of a task, as [`Jobs::spawn`] does.
