@@ -114,6 +114,16 @@ async fn migrations_for_tests_do_not_mind_those_of_others() {
 }
 
 #[tokio::test]
+#[should_panic(expected = "registered for the job type `report` already")]
+async fn two_tasks_of_one_type_are_refused() {
+    let mut test = TestJobs::memory().await;
+    test.add_task_with::<Report>(0);
+    test.add_fn("report", |_: Report, _: TaskContext| async {
+        Ok(TaskEnd::Complete)
+    });
+}
+
+#[tokio::test]
 async fn a_task_is_performed_alone() {
     let mut test = TestJobs::memory().await;
     let year = Report { year: 2026 };

@@ -88,6 +88,10 @@ impl<B: Backend> Registry<B> {
         }
     }
 
+    pub(crate) fn has(&self, job_type: &JobType) -> bool {
+        self.types.contains_key(job_type)
+    }
+
     /// Adds an initializer and tells its type. One that had the type before is
     /// replaced.
     pub(crate) fn add<I: JobInitializer<B>>(&mut self, initializer: I) -> JobType {

@@ -387,6 +387,22 @@ impl<B: Backend> Jobs<B> {
         driver.is_some_and(|driver| driver.is_running())
     }
 
+    /// Registers what must be the only one of its type.
+    #[track_caller]
+    pub(crate) fn add_only<I: JobInitializer<B>>(
+        &mut self,
+        initializer: I,
+    ) -> JobSpawner<I::Config, B> {
+        let job_type = initializer.job_type();
+        let registered = self.registry().as_ref().is_some_and(|of| of.has(&job_type));
+        assert!(
+            !registered,
+            "something is registered for the job type `{job_type}` already: each task and each \
+             function needs a type of its own"
+        );
+        self.add_initializer(initializer)
+    }
+
     /// The registry, of which there is one.
     pub(crate) fn take_registry(&self) -> Result<Registry<B>, JobError> {
         let registry = self.registry().take().expect(REGISTRY_CONSUMED);

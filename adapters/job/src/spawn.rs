@@ -194,15 +194,9 @@ where
                 id,
                 due,
             } = self.0;
-            match spawner.spawn_due(id, config, due).await {
-                Ok(job) => Ok(Spawned { job, created: true }),
-                Err(error @ JobError::DuplicateId(_)) => found(
-                    spawner.existing(id.into()).await?,
-                    spawner.job_type(),
-                    error,
-                ),
-                Err(error) => Err(error),
-            }
+            let spawned = spawner.spawn_due(id, config, due).await;
+            let existing = spawner.existing(id.into());
+            or_existing(spawned, existing, spawner.job_type()).await
         })
     }
 }
@@ -225,27 +219,28 @@ where
                 id,
                 due,
             } = spawn;
-            match spawner.spawn_due_in(op, id, config, due).await {
-                Ok(job) => Ok(Spawned { job, created: true }),
-                Err(error @ JobError::DuplicateId(_)) => {
-                    let job = spawner.existing_in(op, id.into()).await?;
-                    found(job, spawner.job_type(), error)
-                }
-                Err(error) => Err(error),
-            }
+            let spawned = spawner.spawn_due_in(op, id, config, due).await;
+            let existing = spawner.existing_in(op, id.into());
+            or_existing(spawned, existing, spawner.job_type()).await
         })
     }
 }
 
-/// Only of its type it is what the caller means.
-fn found(job: Job, job_type: &JobType, duplicate: JobError) -> Result<Spawned, JobError> {
-    match job.job_type == *job_type {
-        true => Ok(Spawned {
-            job,
-            created: false,
-        }),
-        false => Err(duplicate),
-    }
+/// What is there in place of a job whose id was taken. Only of its type it is what the caller
+/// means.
+async fn or_existing(
+    spawned: Result<Job, JobError>,
+    existing: impl Future<Output = Result<Job, JobError>>,
+    job_type: &JobType,
+) -> Result<Spawned, JobError> {
+    let (job, created) = match spawned {
+        Err(duplicate @ JobError::DuplicateId(_)) => match existing.await? {
+            job if job.job_type == *job_type => (job, false),
+            _ => return Err(duplicate),
+        },
+        spawned => (spawned?, true),
+    };
+    Ok(Spawned { job, created })
 }
 
 impl Deref for Spawned {

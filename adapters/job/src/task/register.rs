@@ -13,11 +13,12 @@ use crate::{JobSpawner, JobType, Jobs, Spawn};
 impl<B: Backend> Jobs<B> {
     /// Registers a [`Task`] that needs no state: this process runs its jobs, once
     /// [`Jobs::start_poll`] was called. A process that only spawns them registers nothing.
-    /// Whatever was registered for the same [`Task::TYPE`] before is replaced, with a warning.
     ///
     /// # Panics
     ///
-    /// After [`Jobs::start_poll`], as [`Jobs::add_initializer`].
+    /// If something is registered for the same [`Task::TYPE`] already; after
+    /// [`Jobs::start_poll`], as [`Jobs::add_initializer`].
+    #[track_caller]
     pub fn add_task<T: Task<State = ()>>(&mut self) -> JobSpawner<T, B> {
         self.add_task_with::<T>(())
     }
@@ -27,8 +28,9 @@ impl<B: Backend> Jobs<B> {
     /// # Panics
     ///
     /// As [`Jobs::add_task`].
+    #[track_caller]
     pub fn add_task_with<T: Task>(&mut self, state: T::State) -> JobSpawner<T, B> {
-        self.add_initializer(TaskInitializer::<T>::new(state))
+        self.add_only(TaskInitializer::<T>::new(state))
     }
 
     /// Registers a function, or a closure, that runs the jobs of a type. What it takes is
@@ -55,6 +57,7 @@ impl<B: Backend> Jobs<B> {
     /// # Ok(())
     /// # }
     /// ```
+    #[track_caller]
     pub fn add_fn<C, F, R>(&mut self, job_type: &'static str, run: F) -> JobSpawner<C, B>
     where
         C: Serialize + DeserializeOwned + Send + Sync + 'static,
@@ -69,6 +72,7 @@ impl<B: Backend> Jobs<B> {
     /// # Panics
     ///
     /// As [`Jobs::add_task`].
+    #[track_caller]
     pub fn add_fn_with<C, F, R>(
         &mut self,
         job_type: &'static str,
@@ -80,7 +84,7 @@ impl<B: Backend> Jobs<B> {
         F: Fn(C, TaskContext) -> R + Send + Sync + 'static,
         R: Future<Output = TaskResult> + Send,
     {
-        self.add_initializer(Function::new(JobType::new(job_type), settings, run))
+        self.add_only(Function::new(JobType::new(job_type), settings, run))
     }
 
     /// Makes a job of a task. Nothing happens until it is awaited; until then it can be told
