@@ -18,6 +18,7 @@ use crate::backend::{AnyBackend, AnyStore, AtomicWrite, Backend};
 use crate::error::JobError;
 use crate::record::Record;
 use crate::trace::RunTraces;
+use crate::{Job, JobId};
 
 /// How long one call of the store may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -168,6 +169,21 @@ impl<B: Backend> Core<B> {
         .await
     }
 
+    /// Reads a job with its history.
+    pub(crate) async fn find(&self, id: JobId) -> Result<Job, JobError> {
+        found(id, self.execute(&Command::Find(id.into())).await?)
+    }
+
+    /// The same, as a transaction of the caller sees it.
+    pub(crate) async fn find_in(
+        &self,
+        op: &mut (impl AtomicWrite<B> + ?Sized),
+        id: JobId,
+    ) -> Result<Job, JobError> {
+        let find = Command::Find(id.into());
+        found(id, self.execute_in(op, &find).await?)
+    }
+
     /// Spawns a job, together with those that other tasks spawn at the same time.
     pub(crate) async fn spawn(&self, job: &NewJob) -> Result<Spawned, StoreError> {
         let command = Command::Spawn(vec![job.clone()]);
@@ -236,6 +252,14 @@ async fn within<T>(
         let text = format!("no answer within {limit:?}");
         Err(StoreError::Unknown(text))
     })
+}
+
+fn found(id: JobId, reply: Reply) -> Result<Job, JobError> {
+    match reply {
+        Reply::Found(Some(snapshot)) => Ok(Job::from_snapshot(&snapshot)),
+        Reply::Found(None) => Err(JobError::NotFound(id)),
+        other => Err(wrong_reply(&other)),
+    }
 }
 
 /// A store that answers another command than it was asked has a bug.

@@ -3,15 +3,15 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use job_engine::Entropy;
 use job_engine::worker::{TypeConfig, WorkerConfig};
-use job_engine::{Command, Entropy, Reply};
 use job_tokio::guarded::{GuardedSpan, guarded, traced};
 use job_tokio::{ClockHandle, DriverConfig, DriverHandle};
 use tokio::time::timeout;
 use tracing::instrument;
 
 use crate::backend::{AnyBackend, AnyOptions, Backend, DefaultBackend, check_pool_size};
-use crate::core::{Core, wrong_reply};
+use crate::core::Core;
 use crate::error::JobError;
 use crate::registry::{Registry, Runners};
 use crate::signals::Signals;
@@ -268,11 +268,7 @@ impl<B: Backend> Jobs<B> {
     /// store.
     #[instrument(name = "job.find", skip(self))]
     pub async fn find(&self, id: JobId) -> Result<Job, JobError> {
-        match self.core.execute(&Command::Find(id.into())).await? {
-            Reply::Found(Some(snapshot)) => Ok(Job::from_snapshot(&snapshot)),
-            Reply::Found(None) => Err(JobError::NotFound(id)),
-            other => Err(wrong_reply(&other)),
-        }
+        self.core.find(id).await
     }
 
     /// The clock of the service.

@@ -145,13 +145,8 @@ where
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
-            let Self {
-                spawner,
-                config,
-                id,
-                due,
-            } = self;
-            spawner.spawn_due(id, config, due).await
+            let spawner = &self.spawner;
+            spawner.spawn_due(self.id, self.config, self.due).await
         })
     }
 }
@@ -167,13 +162,11 @@ where
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
-            let Spawn {
-                spawner,
-                config,
-                id,
-                due,
-            } = self.spawn;
-            spawner.spawn_due_in(self.op, id, config, due).await
+            let Self { spawn, op } = self;
+            let spawner = &spawn.spawner;
+            spawner
+                .spawn_due_in(op, spawn.id, spawn.config, spawn.due)
+                .await
         })
     }
 }
@@ -188,14 +181,10 @@ where
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
-            let Spawn {
-                spawner,
-                config,
-                id,
-                due,
-            } = self.0;
-            let spawned = spawner.spawn_due(id, config, due).await;
-            let existing = spawner.existing(id.into());
+            let OrFind(spawn) = self;
+            let (spawner, id) = (spawn.spawner.clone(), spawn.id);
+            let spawned = spawn.await;
+            let existing = spawner.existing(id);
             or_existing(spawned, existing, spawner.job_type()).await
         })
     }
@@ -212,15 +201,10 @@ where
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
-            let SpawnIn { spawn, op } = self.0;
-            let Spawn {
-                spawner,
-                config,
-                id,
-                due,
-            } = spawn;
-            let spawned = spawner.spawn_due_in(op, id, config, due).await;
-            let existing = spawner.existing_in(op, id.into());
+            let OrFind(SpawnIn { spawn, op }) = self;
+            let (spawner, id) = (spawn.spawner.clone(), spawn.id);
+            let spawned = spawn.in_tx(&mut *op).await;
+            let existing = spawner.existing_in(op, id);
             or_existing(spawned, existing, spawner.job_type()).await
         })
     }

@@ -185,7 +185,7 @@ impl<Config: Serialize + Send + Sync, B: Backend> JobSpawner<Config, B> {
         match self.spawn_new(id.into(), &config, Due::Now, true).await? {
             (_, Spawned::DuplicateUniqueType(existing)) => {
                 // That it is there is all that was asked.
-                if let Ok(job) = self.existing(existing).await
+                if let Ok(job) = self.existing(existing.into()).await
                     && job.state() == JobState::Errored
                 {
                     tracing::warn!(
@@ -213,7 +213,7 @@ impl<Config: Serialize + Send + Sync, B: Backend> JobSpawner<Config, B> {
         config: Config,
     ) -> Result<Job, JobError> {
         match self.spawn_new(id.into(), &config, Due::Now, true).await? {
-            (_, Spawned::DuplicateUniqueType(existing)) => self.existing(existing).await,
+            (_, Spawned::DuplicateUniqueType(existing)) => self.existing(existing.into()).await,
             (new, spawned) => self.outcome(&new, spawned),
         }
     }
@@ -249,16 +249,16 @@ impl<Config: Serialize + Send + Sync, B: Backend> JobSpawner<Config, B> {
         Ok((new, spawned))
     }
 
-    pub(crate) async fn existing(&self, id: job_engine::JobId) -> Result<Job, JobError> {
-        found(id, self.core.execute(&Command::Find(id)).await?)
+    pub(crate) async fn existing(&self, id: JobId) -> Result<Job, JobError> {
+        self.core.find(id).await
     }
 
     pub(crate) async fn existing_in(
         &self,
         op: &mut (impl AtomicWrite<B> + ?Sized),
-        id: job_engine::JobId,
+        id: JobId,
     ) -> Result<Job, JobError> {
-        found(id, self.core.execute_in(op, &Command::Find(id)).await?)
+        self.core.find_in(op, id).await
     }
 
     #[instrument(
@@ -379,14 +379,6 @@ impl<Config: Serialize + Send + Sync, B: Backend> JobSpawner<Config, B> {
                 Err(JobError::DuplicateUniqueType(self.job_type.clone()))
             }
         }
-    }
-}
-
-fn found(id: job_engine::JobId, reply: Reply) -> Result<Job, JobError> {
-    match reply {
-        Reply::Found(Some(snapshot)) => Ok(Job::from_snapshot(&snapshot)),
-        Reply::Found(None) => Err(JobError::NotFound(id.into())),
-        other => Err(wrong_reply(&other)),
     }
 }
 

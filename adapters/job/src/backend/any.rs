@@ -1,6 +1,6 @@
 //! Whichever database there is, known when the program runs.
 
-use std::any::{Any, TypeId, type_name};
+use std::any::{Any, type_name};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::marker::PhantomData;
@@ -113,12 +113,7 @@ impl AnyTransaction {
 
     /// A transaction that may be without its type already.
     pub(crate) fn new_on<B: Backend>(transaction: B::Transaction) -> Self {
-        let mut transaction = Some(transaction);
-        let any = (&mut transaction as &mut dyn Any).downcast_mut::<Option<Self>>();
-        if let Some(any) = any.and_then(Option::take) {
-            return any;
-        }
-        Self::new::<B>(transaction.expect("it was not taken"))
+        same_type(transaction).unwrap_or_else(Self::new::<B>)
     }
 
     /// The transaction, where it is one of this backend:
@@ -170,8 +165,8 @@ impl AnyTransaction {
     }
 
     /// What it was made of, if it was of this.
-    pub(crate) fn made_of<B: Backend, T: 'static>(self) -> Result<T, Self> {
-        if self.0.is(TypeId::of::<Begun<B, T>>()) {
+    pub(crate) fn made_of<B: Backend, T: 'static>(mut self) -> Result<T, Self> {
+        if self.0.as_any().is::<Begun<B, T>>() {
             let begun = self.0.into_any().downcast::<Begun<B, T>>();
             return Ok(begun.expect("its type was asked").transaction);
         }
@@ -180,6 +175,16 @@ impl AnyTransaction {
 
     pub(crate) fn is_other_than<B: Backend>(&self) -> JobError {
         other_backend::<B>(self.0.backend())
+    }
+}
+
+/// The value as a `U`, where that is what `T` is.
+pub(crate) fn same_type<T: 'static, U: 'static>(value: T) -> Result<U, T> {
+    let mut value = Some(value);
+    let same = (&mut value as &mut dyn Any).downcast_mut::<Option<U>>();
+    match same.and_then(Option::take) {
+        Some(same) => Ok(same),
+        None => Err(value.expect("it was not taken")),
     }
 }
 
@@ -408,7 +413,6 @@ trait ErasedTransaction: Send {
     async fn commit(self: Box<Self>) -> Result<(), StoreError>;
     async fn rollback(self: Box<Self>);
     fn backend(&self) -> &'static str;
-    fn is(&self, begun: TypeId) -> bool;
     fn as_any(&mut self) -> &mut dyn Any;
     fn into_any(self: Box<Self>) -> Box<dyn Any>;
 }
@@ -445,10 +449,6 @@ impl<B: Backend, T: CallerTransaction<B> + 'static> ErasedTransaction for Begun<
 
     fn backend(&self) -> &'static str {
         name_of::<B>()
-    }
-
-    fn is(&self, begun: TypeId) -> bool {
-        TypeId::of::<Self>() == begun
     }
 
     fn as_any(&mut self) -> &mut dyn Any {

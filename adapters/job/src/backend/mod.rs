@@ -14,6 +14,7 @@ use std::future::Future;
 use job_engine::{Command, Reply, StoreError, Timestamp};
 use job_tokio::{ClockHandle, Store};
 
+pub(crate) use any::same_type;
 pub use any::{AnyBackend, AnyOptions, AnyPool, AnyStore, AnyTransaction};
 #[cfg(feature = "postgres")]
 pub use job_postgres::is_in_transaction;

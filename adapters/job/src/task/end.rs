@@ -1,13 +1,12 @@
 //! How a task ended, told to a service that knows its backend.
 
-use std::any::Any;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
 use super::TaskEnd;
 use crate::JobCompletion;
-use crate::backend::{AnyTransaction, Backend};
+use crate::backend::{AnyTransaction, Backend, same_type};
 use crate::error::JobError;
 
 /// When a job runs again that does.
@@ -25,13 +24,11 @@ impl TaskEnd {
     ///
     /// [`JobError::OtherBackend`] if its transaction is one of another; it is rolled back.
     pub(super) fn on<B: Backend>(self) -> Result<JobCompletion<B>, JobError> {
-        let mut this = Some(self);
-        // Of a service that does not know its backend either.
-        let same = (&mut this as &mut dyn Any).downcast_mut::<Option<JobCompletion<B>>>();
-        if let Some(same) = same.and_then(Option::take) {
-            return Ok(same);
-        }
-        let (again, transaction) = this.expect("it was not taken").apart();
+        let (again, transaction) = match same_type(self) {
+            // Of a service that does not know its backend either.
+            Ok(same) => return Ok(same),
+            Err(this) => this.apart(),
+        };
         let Some(transaction) = transaction else {
             return Ok(alone(again));
         };
