@@ -1,5 +1,9 @@
-//! The smallest application: one job type, one job, and a worker that runs until it is told
-//! to end.
+//! The smallest application by the traits alone: one job type, one job, and a worker that
+//! runs until it is told to end.
+//!
+//! ```sh
+//! DATABASE_URL=postgres://... cargo run --example quickstart
+//! ```
 
 use std::error::Error;
 
@@ -54,7 +58,7 @@ impl JobRunner for MyRunner {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let config = JobSvcConfig::builder()
-        .pg_con("postgres://user:pass@localhost/db")
+        .pg_con(std::env::var("DATABASE_URL")?)
         .build()?;
     let mut jobs = Jobs::init(config).await?;
     let spawner: JobSpawner<MyConfig> = jobs.add_initializer(MyInitializer);

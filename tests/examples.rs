@@ -120,10 +120,55 @@ async fn what_the_web_spawns_the_worker_runs() {
     let job = ended(&jobs, welcome).await;
     assert_eq!(job.state(), JobState::Completed);
     assert_eq!(worker.stop(), "stopped\n");
+    assert_eq!(web.stop(), "stopped\n");
     let job = jobs.find(nowhere).await.unwrap();
     assert_eq!(job.state(), JobState::Pending);
     assert_eq!(history(&job)[..3], ["spawned", "started", "failed"]);
     assert_eq!(job.last_error(), Some("nowhere is no address"));
+}
+
+#[tokio::test]
+async fn the_traits_run_a_job() {
+    let database = TestDatabase::create().await;
+    let dir = tempfile::tempdir().unwrap();
+    let url = database.url();
+    let mut quickstart = Example::start("quickstart", dir.path(), &[("DATABASE_URL", &url)]);
+    assert_eq!(quickstart.line(), "processing 42");
+    quickstart.stop();
+}
+
+/// Each file once, by whichever of them, and none again when it is started again.
+#[tokio::test]
+async fn a_directory_is_indexed() {
+    let database = TestDatabase::create().await;
+    let url = database.url();
+    let dir = tempfile::tempdir().unwrap();
+    let files = dir.path().join("files");
+    std::fs::create_dir(&files).unwrap();
+    for (name, text) in [("a", "one\n"), ("b", "one\n"), ("c", "one\ntwo\n")] {
+        std::fs::write(files.join(name), text).unwrap();
+    }
+    let index = |args: &[&str]| {
+        let mut command = Command::new(built("index"));
+        let ran = command.current_dir(dir.path()).arg("files").args(args);
+        let output = ran.output().expect("an example that can be run");
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    for args in [&[][..], &["--database-url", &*url]] {
+        let first = index(args);
+        let (jobs, rest) = first.split_once('\n').unwrap();
+        assert_eq!(
+            jobs,
+            "3 files: 3 new jobs, 0 known from before, 0 of them done"
+        );
+        let facts =
+            "3 files, 16 bytes (16 B), 4 lines, 1 with the same content as another, 0 unreadable";
+        assert!(rest.starts_with(facts), "{rest}");
+        let again = index(args);
+        let jobs = "3 files: 0 new jobs, 3 known from before, 3 of them done\n";
+        assert!(again.starts_with(jobs) && again.contains(facts), "{again}");
+    }
 }
 
 fn post(address: &str, path: &str) -> JobId {

@@ -121,9 +121,14 @@ impl Round {
     }
 
     /// The subjects in the order of this round: each round begins with another one,
-    /// so that none always comes first.
+    /// so that none always comes first, and the other way round once each has, so that
+    /// none always comes after the same.
     pub fn in_turn<T, const N: usize>(&self, mut subjects: [T; N]) -> [T; N] {
-        subjects.rotate_left((self.number as usize + N - 1) % N);
+        let before = self.number as usize + N - 1;
+        subjects.rotate_left(before % N);
+        if (before / N).is_multiple_of(2) {
+            subjects.reverse();
+        }
         subjects
     }
 

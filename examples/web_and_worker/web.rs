@@ -4,6 +4,8 @@
 //! DATABASE_URL=postgres://... cargo run --example web
 //! curl -X POST localhost:8080/users/ada@example.com
 //! ```
+//!
+//! On SIGTERM or Ctrl-C it takes no more requests, and answers those that it has.
 
 mod tasks;
 
@@ -13,6 +15,7 @@ use axum::http::StatusCode;
 use axum::routing::post;
 use job::{AnyBackend, Jobs};
 use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::tasks::Welcome;
 
@@ -29,8 +32,21 @@ async fn sign_up(
     }
 }
 
+/// Signals that come from when it is called on, not from when it is awaited.
+fn told_to_end() -> std::io::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let told_to_end = told_to_end()?;
     let url = std::env::var("DATABASE_URL")?;
     let jobs = Jobs::connect(url).await?;
     let app = Router::new()
@@ -39,6 +55,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let address = std::env::var("LISTEN").unwrap_or_else(|_| "127.0.0.1:8080".to_owned());
     let listener = TcpListener::bind(address).await?;
     println!("listening on {}", listener.local_addr()?);
-    axum::serve(listener, app).await?;
+    axum::serve(listener, app)
+        .with_graceful_shutdown(told_to_end)
+        .await?;
+    println!("stopped");
     Ok(())
 }

@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
+use es_entity::DbOp;
+use es_entity::clock::ClockHandle as EsClock;
+use job::backend::AnyTransaction;
 use job::testing::{TestJobs, spawned};
 use job::{
-    CurrentJob, JobCompletion, JobError, JobId, JobSvcConfig, Jobs, MIGRATOR, Postgres,
-    RetrySettings, Task, TaskContext, TaskEnd, TaskInitializer, TaskResult, TaskSettings,
+    CurrentJob, JobCompletion, JobError, JobId, JobSpec, JobSvcConfig, JobType, Jobs, MIGRATOR,
+    Postgres, RetrySettings, Task, TaskContext, TaskEnd, TaskInitializer, TaskResult, TaskSettings,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -219,6 +222,34 @@ async fn a_url_that_cannot_be_opened_says_why() {
     }
     let schema = Jobs::connect("memory:").schema("jobs").await;
     assert!(matches!(schema, Err(JobError::Config(text)) if text.contains("schema is a setting")));
+}
+
+#[tokio::test]
+async fn a_transaction_of_another_database_is_refused_by_name() {
+    let database = TestDatabase::create().await;
+    let pool = database.pool().await;
+    let jobs = Jobs::connect("memory:").await.unwrap();
+    let mut tx = pool.begin().await.unwrap();
+    let spawner = jobs.spawner::<u32>(JobType::new("report"));
+    let all = vec![JobSpec::new(JobId::new(), 2026)];
+    for refused in [
+        jobs.spawn(Report { year: 2026 }).in_tx(&mut tx).await.err(),
+        spawner.job(2026).in_tx(&mut tx).or_find().await.err(),
+        spawner.spawn_all_in_op(&mut tx, all).await.err(),
+    ] {
+        let error = refused.expect("an error");
+        assert!(matches!(error, JobError::OtherBackend { .. }), "{error:?}");
+        assert_eq!(
+            error.to_string(),
+            "the jobs are kept in Memory, not in Postgres"
+        );
+    }
+    let mut any: AnyTransaction = DbOp::init_with_clock(&pool, &EsClock::realtime())
+        .await
+        .unwrap()
+        .into();
+    let error = any.on::<Postgres>().unwrap_err();
+    assert!(error.to_string().contains("DbOp"), "{error}");
 }
 
 /// The runner sees what the test has spawned there, and adds to it.

@@ -71,6 +71,10 @@ impl<B: Backend> Core<B> {
 
     /// The same service, for those who do not know its backend.
     pub(crate) fn any(self: &Arc<Self>) -> Arc<Core<AnyBackend>> {
+        // Looked up for each run of a task, so what is there is found first.
+        if let Some(any) = self.any.get() {
+            return Arc::clone(any);
+        }
         let this: Arc<dyn Any + Send + Sync> = Arc::<Self>::clone(self);
         if let Ok(this) = this.downcast() {
             return this;
@@ -221,11 +225,12 @@ impl<B: Backend> Core<B> {
         &self,
         op: &mut (impl AtomicWrite<B> + ?Sized),
         command: &Command,
-    ) -> Result<Reply, StoreError> {
+    ) -> Result<Reply, JobError> {
+        op.fits(&self.store)?;
         let _busy = self.clock.busy();
         self.record.add(command);
         let call = op.execute(&self.store, self.clock.store_time(), command);
-        within(CALL_TIMEOUT, call).await
+        Ok(within(CALL_TIMEOUT, call).await?)
     }
 }
 

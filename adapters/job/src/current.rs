@@ -277,7 +277,7 @@ impl<B: Backend> CurrentJob<B> {
     }
 }
 
-#[cfg(all(feature = "es-entity", feature = "postgres"))]
+#[cfg(feature = "es-entity")]
 impl CurrentJob<crate::Postgres> {
     /// Begins an operation of es-entity at the time of the service's clock.
     ///

@@ -108,11 +108,16 @@
 //!
 //! # Features
 //!
-//! - `postgres` (default): the Postgres backend.
-//! - `sqlite`: the SQLite backend.
+//! - `postgres` (default): the Postgres backend, on sqlx 0.8. Where it is on, types that
+//!   name no backend are of Postgres ([`backend::DefaultBackend`]).
+//! - `sqlite`: the SQLite backend, on sqlx 0.8.
+//! - `es-entity` (default): jobs are spawned in operations of es-entity 0.20, and runners can
+//!   complete with them.
+//! - `tls` (default): connections to Postgres can be encrypted, by rustls with the roots of
+//!   Mozilla. The guide `poolers` says how to choose another library, or other roots.
 //! - `opentelemetry` (default): the trace context of a spawn becomes the parent
-//!   of its first run, and each later one links to it ([`RunTraces`]).
-//! - `es-entity`: runners can complete with an `es_entity::DbOp`.
+//!   of its first run, and each later one links to it ([`RunTraces`]); for opentelemetry
+//!   0.33 and tracing-opentelemetry 0.34, and without effect beside other versions.
 //! - `json-schema`: JSON schemas of the event types.
 //! - `testing`: [`testing`], for tests of applications.
 //! - `tokio-task-names`: names the task of each run after its job; needs
@@ -186,6 +191,9 @@ pub use service::Jobs;
 pub use spawn::{OrFind, Spawn, SpawnIn, Spawned};
 pub use spawner::JobSpawner;
 pub use spec::JobSpec;
+/// Of the version whose pools and transactions this crate takes.
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+pub use sqlx;
 pub use task::{Task, TaskContext, TaskEnd, TaskError, TaskInitializer, TaskResult, TaskSettings};
 pub use trace::RunTraces;
 

@@ -158,6 +158,7 @@ impl<Config: Serialize + Send + Sync, B: Backend> JobSpawner<Config, B> {
     ) -> Result<Vec<Job>, JobError> {
         let order = lock_order(&specs);
         let spawns = self.spawns(&specs, &order)?;
+        op.fits(self.core.store())?;
         if !spawns.is_empty() {
             // Before any is refused: what was created by then may be committed.
             self.wake_after_commit(op).await?;

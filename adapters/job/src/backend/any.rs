@@ -1,6 +1,6 @@
 //! Whichever database there is, known when the program runs.
 
-use std::any::{Any, type_name};
+use std::any::{Any, TypeId, type_name};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::marker::PhantomData;
@@ -132,7 +132,7 @@ impl AnyTransaction {
     ///
     /// [`JobError::OtherBackend`] if it is one of another backend.
     pub fn on<B: Backend>(&mut self) -> Result<&mut B::Transaction, JobError> {
-        let used = self.0.backend();
+        let used = self.0.name();
         let begun = self.0.as_any();
         match begun.downcast_mut::<Begun<B, B::Transaction>>() {
             Some(begun) => Ok(&mut begun.transaction),
@@ -174,7 +174,7 @@ impl AnyTransaction {
     }
 
     pub(crate) fn is_other_than<B: Backend>(&self) -> JobError {
-        other_backend::<B>(self.0.backend())
+        other_backend::<B>(self.0.name())
     }
 }
 
@@ -398,6 +398,7 @@ struct Begun<B, T> {
 
 #[async_trait]
 trait ErasedTransaction: Send {
+    fn fits(&self, store: &AnyStore) -> Result<(), JobError>;
     async fn execute(
         &mut self,
         store: &AnyStore,
@@ -412,13 +413,18 @@ trait ErasedTransaction: Send {
     ) -> Result<(), StoreError>;
     async fn commit(self: Box<Self>) -> Result<(), StoreError>;
     async fn rollback(self: Box<Self>);
-    fn backend(&self) -> &'static str;
+    /// What it is of, or what it is if that is no transaction.
+    fn name(&self) -> &'static str;
     fn as_any(&mut self) -> &mut dyn Any;
     fn into_any(self: Box<Self>) -> Box<dyn Any>;
 }
 
 #[async_trait]
 impl<B: Backend, T: CallerTransaction<B> + 'static> ErasedTransaction for Begun<B, T> {
+    fn fits(&self, store: &AnyStore) -> Result<(), JobError> {
+        opened::<B>(&*store.0).map(drop)
+    }
+
     async fn execute(
         &mut self,
         store: &AnyStore,
@@ -447,8 +453,11 @@ impl<B: Backend, T: CallerTransaction<B> + 'static> ErasedTransaction for Begun<
         self.transaction.rollback().await;
     }
 
-    fn backend(&self) -> &'static str {
-        name_of::<B>()
+    fn name(&self) -> &'static str {
+        match TypeId::of::<T>() == TypeId::of::<B::Transaction>() {
+            true => name_of::<B>(),
+            false => name_of::<T>(),
+        }
     }
 
     fn as_any(&mut self) -> &mut dyn Any {
@@ -461,6 +470,10 @@ impl<B: Backend, T: CallerTransaction<B> + 'static> ErasedTransaction for Begun<
 }
 
 impl AtomicWrite<AnyBackend> for AnyTransaction {
+    fn fits(&self, store: &AnyStore) -> Result<(), JobError> {
+        self.0.fits(store)
+    }
+
     async fn execute(
         &mut self,
         store: &AnyStore,
@@ -495,6 +508,10 @@ impl CallerTransaction<AnyBackend> for AnyTransaction {
 macro_rules! written_in {
     ($($backend:ty: $($of:ty),+;)+) => { $($(
         impl AtomicWrite<AnyBackend> for $of {
+            fn fits(&self, store: &AnyStore) -> Result<(), JobError> {
+                opened::<$backend>(&*store.0).map(drop)
+            }
+
             async fn execute(
                 &mut self,
                 store: &AnyStore,
@@ -533,11 +550,9 @@ written_in!(Memory: super::MemoryTransaction;);
 completes_with!(Memory: super::MemoryTransaction;);
 
 #[cfg(feature = "postgres")]
-written_in!(super::Postgres:
-    sqlx::Transaction<'_, super::Postgres>,
-    es_entity::DbOp<'_>,
-    es_entity::DbOpWithTime<'_>;
-);
+written_in!(super::Postgres: sqlx::Transaction<'_, super::Postgres>;);
+#[cfg(feature = "es-entity")]
+written_in!(super::Postgres: es_entity::DbOp<'_>, es_entity::DbOpWithTime<'_>;);
 #[cfg(feature = "postgres")]
 completes_with!(super::Postgres: sqlx::Transaction<'static, super::Postgres>;);
 #[cfg(feature = "es-entity")]
@@ -562,7 +577,7 @@ impl fmt::Debug for AnyPool {
 
 impl fmt::Debug for AnyTransaction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let backend = self.0.backend();
-        f.debug_tuple("AnyTransaction").field(&backend).finish()
+        let name = self.0.name();
+        f.debug_tuple("AnyTransaction").field(&name).finish()
     }
 }

@@ -2,10 +2,14 @@
 
 mod any;
 mod memory;
+#[cfg(feature = "es-entity")]
+mod operations;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+#[cfg(all(feature = "postgres", not(feature = "es-entity")))]
+mod transactions;
 mod url;
 
 use std::fmt;
@@ -32,14 +36,16 @@ pub use sqlx::Sqlite;
 
 use crate::error::JobError;
 
-/// The backend that types like [`Jobs`](crate::Jobs) mean when they name none.
+/// The backend that types like [`Jobs`](crate::Jobs) mean when they name none: Postgres; or
+/// memory, where the feature `postgres` is off.
+///
+/// Code for another backend names it, as in `Jobs<Sqlite>`, or is generic: cargo turns
+/// `postgres` on for all of a program as soon as one crate of it wants it.
 #[cfg(feature = "postgres")]
 pub type DefaultBackend = Postgres;
-/// The backend that types like [`Jobs`](crate::Jobs) mean when they name none.
-#[cfg(all(feature = "sqlite", not(feature = "postgres")))]
-pub type DefaultBackend = Sqlite;
-/// The backend that types like [`Jobs`](crate::Jobs) mean when they name none.
-#[cfg(not(any(feature = "postgres", feature = "sqlite")))]
+/// The backend that types like [`Jobs`](crate::Jobs) mean when they name none: Postgres; or
+/// memory, where the feature `postgres` is off, as here.
+#[cfg(not(feature = "postgres"))]
 pub type DefaultBackend = Memory;
 
 /// A place where jobs are kept.
@@ -296,9 +302,20 @@ impl Default for About {
 
 /// Something of the application to write in, such as a transaction.
 ///
-/// On Postgres, every `es_entity::AtomicOperation` is one; a
-/// `sqlx::Transaction` in particular.
+/// A `sqlx::Transaction` is one, and with the feature `es-entity` every
+/// `es_entity::AtomicOperation` on Postgres.
 pub trait AtomicWrite<B: Backend>: Send {
+    /// Whether it is of the database of this store; asked before each command. By default it
+    /// is: its type says so.
+    ///
+    /// # Errors
+    ///
+    /// [`JobError::OtherBackend`] if it is not.
+    fn fits(&self, store: &B::Store) -> Result<(), JobError> {
+        let _ = store;
+        Ok(())
+    }
+
     /// Carries out a command in it.
     ///
     /// # Errors

@@ -3,14 +3,12 @@
 use std::fmt;
 use std::time::Duration;
 
-use es_entity::AtomicOperation;
-use es_entity::operation::hooks::CommitHook;
-use job_engine::{Command, Reply, StoreError, Timestamp};
+use job_engine::StoreError;
 use job_postgres::{ClockError, ConnectConfig, PostgresStore, SchemaError, StoreOptions};
 use job_tokio::ClockHandle;
 use sqlx::{PgPool, Postgres, Transaction};
 
-use super::{About, AfterCommit, AtomicWrite, Backend, CallerTransaction};
+use super::{About, Backend, CallerTransaction};
 use crate::error::JobError;
 
 /// How long the first connection may take, and each answer at the start.
@@ -158,50 +156,6 @@ impl Backend for Postgres {
     }
 }
 
-impl<O: AtomicOperation + ?Sized> AtomicWrite<Postgres> for O {
-    async fn execute(
-        &mut self,
-        store: &PostgresStore,
-        now: Option<Timestamp>,
-        command: &Command,
-    ) -> Result<Reply, StoreError> {
-        store.execute_on(self.connection(), now, command).await
-    }
-
-    async fn after_commit(
-        &mut self,
-        store: &PostgresStore,
-        job_type: &job_engine::JobType,
-        wake: AfterCommit,
-    ) -> Result<(), StoreError> {
-        let mut op = self;
-        // Through the reference: what is behind it may be a trait object.
-        match AtomicOperation::add_commit_hook(&mut op, WakeHook(vec![wake])) {
-            Ok(()) => Ok(()),
-            // A plain transaction does not tell when it commits, so the
-            // announcement goes along with it.
-            Err(_hook) => {
-                let types = [job_type.clone()].into();
-                store.announce_on(op.connection(), &types).await
-            }
-        }
-    }
-}
-
-/// Wakes the workers after the commit of an es-entity operation.
-struct WakeHook(Vec<AfterCommit>);
-
-impl CommitHook for WakeHook {
-    fn post_commit(self) {
-        self.0.into_iter().for_each(|wake| wake());
-    }
-
-    fn merge(&mut self, other: &mut Self) -> bool {
-        self.0.append(&mut other.0);
-        true
-    }
-}
-
 impl CallerTransaction<Postgres> for Transaction<'static, Postgres> {
     async fn commit(self) -> Result<(), StoreError> {
         Transaction::commit(self).await.map_err(commit_error)
@@ -213,21 +167,6 @@ impl CallerTransaction<Postgres> for Transaction<'static, Postgres> {
         let _ = Transaction::rollback(self).await;
     }
 }
-
-#[cfg(feature = "es-entity")]
-impl CallerTransaction<Postgres> for es_entity::DbOp<'static> {
-    async fn commit(self) -> Result<(), StoreError> {
-        es_entity::DbOp::commit(self).await.map_err(commit_error)
-    }
-
-    async fn rollback(self) {
-        // Dropped, it is rolled back before the connection is used again.
-        drop(self);
-    }
-}
-
-#[cfg(not(feature = "es-entity"))]
-impl super::NotAnOperationOf<Postgres> for super::NoOperation {}
 
 fn schema_error(error: SchemaError) -> JobError {
     match error {
@@ -247,7 +186,7 @@ fn begin_error(error: sqlx::Error) -> StoreError {
     StoreError::Failed(format!("no transaction could be begun: {error}"))
 }
 
-fn commit_error(error: sqlx::Error) -> StoreError {
+pub(super) fn commit_error(error: sqlx::Error) -> StoreError {
     let advice = job_postgres::advice(&error);
     StoreError::Unknown(format!("the commit failed: {error}{advice}"))
 }

@@ -62,7 +62,7 @@ impl<B: Backend> Jobs<B> {
     where
         C: Serialize + DeserializeOwned + Send + Sync + 'static,
         F: Fn(C, TaskContext) -> R + Send + Sync + 'static,
-        R: Future<Output = TaskResult> + Send,
+        R: Future<Output = TaskResult> + Send + 'static,
     {
         self.add_fn_with(job_type, TaskSettings::default(), run)
     }
@@ -82,7 +82,7 @@ impl<B: Backend> Jobs<B> {
     where
         C: Serialize + DeserializeOwned + Send + Sync + 'static,
         F: Fn(C, TaskContext) -> R + Send + Sync + 'static,
-        R: Future<Output = TaskResult> + Send,
+        R: Future<Output = TaskResult> + Send + 'static,
     {
         self.add_only(Function::new(JobType::new(job_type), settings, run))
     }

@@ -4,10 +4,10 @@ use std::error::Error;
 use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -103,7 +103,7 @@ impl<C, F, R, B> JobInitializer<B> for Function<C, F>
 where
     C: Serialize + DeserializeOwned + Send + Sync + 'static,
     F: Fn(C, TaskContext) -> R + Send + Sync + 'static,
-    R: Future<Output = TaskResult> + Send,
+    R: Future<Output = TaskResult> + Send + 'static,
     B: Backend,
 {
     type Config = C;
@@ -125,6 +125,9 @@ where
     }
 }
 
+/// How a runner ends.
+type Ended<B> = Result<JobCompletion<B>, Box<dyn Error>>;
+
 /// One call of a function.
 struct Call<C, S, F> {
     /// Until it is called.
@@ -141,16 +144,23 @@ impl<C, S, F> Call<C, S, F> {
     }
 }
 
-#[async_trait]
 impl<C, S, F, R, B> JobRunner<B> for Call<C, S, F>
 where
     C: Send + Sync + 'static,
     S: Send + Sync + 'static,
     F: Fn(C, TaskContext<S>) -> R + Send + Sync + 'static,
-    R: Future<Output = TaskResult> + Send,
+    R: Future<Output = TaskResult> + Send + 'static,
     B: Backend,
 {
-    async fn run(&self, current_job: CurrentJob<B>) -> Result<JobCompletion<B>, Box<dyn Error>> {
+    // As `async_trait` has it, but for what it would keep in the future beside that of the
+    // function: the run before and after its type was forgotten.
+    fn run<'a, 'async_trait>(
+        &'a self,
+        current_job: CurrentJob<B>,
+    ) -> Pin<Box<dyn Future<Output = Ended<B>> + Send + 'async_trait>>
+    where
+        'a: 'async_trait,
+    {
         let with = self
             .with
             .lock()
@@ -158,9 +168,12 @@ where
             .take();
         let (config, state) = with.expect("a runner is made for each run");
         let cx = TaskContext::new(current_job.into_any(), state);
-        match (self.run)(config, cx).await {
-            Ok(end) => Ok(end.on::<B>()?),
-            Err(error) => Err(error.into_inner()),
-        }
+        let ends = (self.run)(config, cx);
+        Box::pin(async move {
+            match ends.await {
+                Ok(end) => Ok(end.on::<B>()?),
+                Err(error) => Err(error.into_inner() as Box<dyn Error>),
+            }
+        })
     }
 }

@@ -22,7 +22,7 @@ use crate::error::JobError;
 use crate::registry::Runners;
 use crate::{
     Job, JobId, JobInitializer, JobSpawner, JobState, JobSvcConfig, JobSvcConfigBuilder, Jobs,
-    Memory, Spawn, Task, TaskContext, TaskResult,
+    Memory, Spawn, Task, TaskContext, TaskResult, TaskSettings,
 };
 
 /// When the clock of a test starts: a Monday, 2001-01-01 00:00:00 UTC.
@@ -163,9 +163,28 @@ impl<B: Backend> TestJobs<B> {
     where
         C: Serialize + DeserializeOwned + Send + Sync + 'static,
         F: Fn(C, TaskContext) -> R + Send + Sync + 'static,
-        R: Future<Output = TaskResult> + Send,
+        R: Future<Output = TaskResult> + Send + 'static,
     {
         self.jobs.add_fn(job_type, run)
+    }
+
+    /// Registers a function with other settings, as [`Jobs::add_fn_with`] does.
+    ///
+    /// # Panics
+    ///
+    /// As [`TestJobs::add_initializer`].
+    pub fn add_fn_with<C, F, R>(
+        &mut self,
+        job_type: &'static str,
+        settings: TaskSettings,
+        run: F,
+    ) -> JobSpawner<C, B>
+    where
+        C: Serialize + DeserializeOwned + Send + Sync + 'static,
+        F: Fn(C, TaskContext) -> R + Send + Sync + 'static,
+        R: Future<Output = TaskResult> + Send + 'static,
+    {
+        self.jobs.add_fn_with(job_type, settings, run)
     }
 
     /// Makes a job of a task, as [`Jobs::spawn`] does.
