@@ -12,7 +12,7 @@ use job::{
 };
 use serde_json::{Value, json};
 
-use super::{at_once, service};
+use super::{at_once, service, service_on};
 use crate::support::{TestBackend, TestInitializer, ended, eventually};
 
 pub(super) async fn a_duplicate_id_is_refused_and_changes_nothing<B: TestBackend>() {
@@ -97,8 +97,7 @@ pub(super) async fn a_large_config_and_nul_characters_come_back_whole<B: TestBac
 pub(super) async fn a_config_that_nobody_can_decode_ends_the_job_after_an_hour<B: TestBackend>() {
     let place = B::place().await;
     let (clock, controller) = ClockHandle::manual();
-    let config = B::on(&place).clock(clock).build().unwrap();
-    let mut jobs = Jobs::init(config).await.unwrap();
+    let mut jobs = service_on::<B>(&place, clock).await;
     let spawner = jobs.add_initializer(typed::Typed);
     jobs.start_poll().await.unwrap();
     let id = JobId::new();

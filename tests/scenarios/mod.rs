@@ -96,6 +96,14 @@ async fn service<B: TestBackend>(place: &B::Place) -> Jobs<B> {
     Jobs::init(config.unwrap()).await.unwrap()
 }
 
+/// On a clock that a test moves. It polls every ten minutes: hours pass, and each poll of
+/// them takes its time.
+async fn service_on<B: TestBackend>(place: &B::Place, clock: ClockHandle) -> Jobs<B> {
+    let config = B::on(place).clock(clock);
+    let config = config.poll_interval(Duration::from_secs(600)).build();
+    Jobs::init(config.unwrap()).await.unwrap()
+}
+
 fn quick() -> JobPollerConfig {
     JobPollerConfig {
         shutdown_timeout: Duration::from_millis(300),
@@ -143,8 +151,7 @@ async fn a_job_runs_and_find_says_completed<B: TestBackend>() {
 async fn a_job_ahead_of_time_waits_for_the_clock<B: TestBackend>() {
     let place = B::place().await;
     let (clock, controller) = ClockHandle::artificial(ArtificialClockConfig::manual());
-    let config = B::on(&place).clock(clock.clone()).build().unwrap();
-    let mut jobs = Jobs::init(config).await.unwrap();
+    let mut jobs = service_on::<B>(&place, clock.clone()).await;
     let ran_at = Arc::new(Mutex::new(None));
     let keep = Arc::clone(&ran_at);
     let spawner = B::add(
@@ -465,8 +472,7 @@ async fn the_execution_state_survives_retries_and_reschedules<B: TestBackend>() 
 async fn a_reschedule_starts_the_attempts_again<B: TestBackend>() {
     let place = B::place().await;
     let (clock, controller) = ClockHandle::artificial(ArtificialClockConfig::manual());
-    let config = B::on(&place).clock(clock.clone()).build().unwrap();
-    let mut jobs = Jobs::init(config).await.unwrap();
+    let mut jobs = service_on::<B>(&place, clock.clone()).await;
     let attempts = Arc::new(Mutex::new(Vec::new()));
     let keep = Arc::clone(&attempts);
     let at = clock.now() + TimeDelta::hours(2);
@@ -516,8 +522,7 @@ async fn a_reschedule_starts_the_attempts_again<B: TestBackend>() {
 async fn backoff_follows_the_artificial_clock<B: TestBackend>() {
     let place = B::place().await;
     let (clock, controller) = ClockHandle::artificial(ArtificialClockConfig::manual());
-    let config = B::on(&place).clock(clock.clone()).build().unwrap();
-    let mut jobs = Jobs::init(config).await.unwrap();
+    let mut jobs = service_on::<B>(&place, clock.clone()).await;
     let runs = Arc::new(AtomicU32::new(0));
     let count = Arc::clone(&runs);
     let initializer = TestInitializer::new("failing", move |_, _| {

@@ -10,8 +10,7 @@ use super::*;
 pub(super) async fn a_job_that_takes_its_time_to_fail_is_given_up<B: TestBackend>() {
     let place = B::place().await;
     let (clock, controller) = ClockHandle::manual();
-    let config = B::on(&place).clock(clock).build().unwrap();
-    let mut jobs = Jobs::init(config).await.unwrap();
+    let mut jobs = service_on::<B>(&place, clock).await;
     let settings = RetrySettings {
         n_attempts: Some(4),
         backoff_jitter_pct: 0,
