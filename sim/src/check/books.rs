@@ -119,6 +119,9 @@ pub(super) struct RunBook {
     /// How far the clock of the store was ahead when it last renewed the lease, in
     /// microseconds.
     pub(super) renewed_ahead_us: i64,
+    /// Until when its worker may believe in its lease, as far as that was ever renewed,
+    /// true time.
+    pub(super) believed_until_us: u64,
     pub(super) started_us: Option<u64>,
     pub(super) told: Option<StopReason>,
     /// The store said that the lease is lost.

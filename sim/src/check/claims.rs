@@ -1,10 +1,16 @@
 //! A worker that has room and knows of due jobs asks for them at once, and
 //! never stops looking.
+//!
+//! What it knows is what it was told: by an announcement, by the answer to a claim, and by
+//! what it has itself put back, retried or rescheduled.
 
-use job_engine::{Command, Reply};
+use job_engine::lifecycle::RunEnd;
+use job_engine::store::{Outcome, Written};
+use job_engine::worker::Ended;
+use job_engine::{Command, Due, Reply};
 
 use super::books::{Books, WorkerBook};
-use super::pace::SentClaim;
+use super::pace::{SentClaim, error_wait_max_us};
 use super::{Verdict, Violation};
 use crate::event::{Event, Who};
 use crate::scenario::{TYPES_MAX, type_place};
@@ -12,8 +18,6 @@ use crate::scenario::{TYPES_MAX, type_place};
 /// How late a claim may be, in microseconds: a timer wakes late, or the worker
 /// was busy.
 const SLACK_US: u64 = 150_000;
-/// The longest wait after an error of the store, with its jitter.
-const ERROR_WAIT_US: u64 = 19_000_000;
 
 /// When a worker last claimed, and since when it should have again.
 #[derive(Clone, Debug, Default)]
@@ -23,11 +27,17 @@ pub(super) struct Owed {
     /// By type: how many claims passed it over while it was owed.
     passed_over: [u32; TYPES_MAX],
     in_flight: bool,
+    /// Whether that is a repeat.
+    repeated: bool,
     /// Since when it has room, and no claim on its way.
     free_since: u64,
     /// An error made it wait until then.
     waits_until: u64,
+    /// Claims that failed in a row.
+    failures: u32,
     sent_us: u64,
+    /// The types of the jobs whose ends it is recording, and when each is due again.
+    ends: Vec<(u32, Option<Due>)>,
 }
 
 pub(super) fn event(books: &mut Books, event: &Event<'_>) -> Verdict {
@@ -36,6 +46,8 @@ pub(super) fn event(books: &mut Books, event: &Event<'_>) -> Verdict {
         return Ok(());
     };
     let all_disturbed_until = books.all_disturbed_until;
+    let store_now = books.now.store;
+    let ending = ending(books, event);
     let Some(worker) = books.worker_mut(who).filter(|worker| worker.is_up(who)) else {
         return Ok(());
     };
@@ -51,6 +63,7 @@ pub(super) fn event(books: &mut Books, event: &Event<'_>) -> Verdict {
                 owed.in_flight = true;
                 owed.sent_us = now_us;
                 let repeat = matches!(command, Command::Claim(claim) if claim.repeat);
+                owed.repeated = repeat;
                 for (place, since_us) in owed.types.iter().enumerate() {
                     if !repeat && places && since_us.is_some_and(|since_us| since_us < now_us) {
                         owed.passed_over[place] += 1;
@@ -69,12 +82,22 @@ pub(super) fn event(books: &mut Books, event: &Event<'_>) -> Verdict {
                     .of(who));
                 }
             }
+            if matches!(command, Command::Finish(_)) {
+                owed.ends = ending;
+            }
         }
         Event::Answered { call, result } if call.is_of_engine() => match result {
             Ok(Reply::Claimed(claimed)) => {
                 owed.in_flight = false;
+                owed.failures = 0;
                 owed.free_since = now_us;
                 let sent = worker.pace.claim();
+                // What an earlier try of it took says nothing about what is due now.
+                if std::mem::take(&mut owed.repeated) && !claimed.is_empty() {
+                    for (place, _) in sent.iter().flat_map(SentClaim::quotas) {
+                        owed.owe(place, now_us);
+                    }
+                }
                 for (place, jobs_max) in sent.iter().flat_map(SentClaim::quotas) {
                     let of_type = claimed.jobs.iter();
                     let taken = of_type.filter(|job| type_place(&job.job_type) == place);
@@ -90,9 +113,28 @@ pub(super) fn event(books: &mut Books, event: &Event<'_>) -> Verdict {
                     owed.owe(type_place(job_type), from_us);
                 }
             }
+            Ok(Reply::Finished(written)) => {
+                for ((place, due), written) in std::mem::take(&mut owed.ends).iter().zip(written) {
+                    if let (Some(due), Written::Applied) = (due, written) {
+                        let wait = due.resolve(store_now).saturating_since(store_now);
+                        let wait_us = wait.as_micros() as u64;
+                        owed.owe(*place, counts_from.saturating_add(wait_us + wait_us / 500));
+                    }
+                }
+            }
+            Ok(Reply::Reclaimed(reclaimed)) => {
+                let lost = reclaimed.iter().filter(|job| job.end == RunEnd::Lost);
+                for place in lost.map(|job| type_place(&job.job_type)) {
+                    owed.owe(place, now_us);
+                }
+            }
             Err(_) if worker.pace.is_claim(call.op) => {
                 owed.in_flight = false;
-                owed.waits_until = counts_from + ERROR_WAIT_US;
+                owed.failures += 1;
+                owed.waits_until = counts_from + error_wait_max_us(owed.failures);
+                for (place, _) in worker.pace.claim().iter().flat_map(SentClaim::quotas) {
+                    owed.owe(place, now_us);
+                }
             }
             _ => {}
         },
@@ -102,9 +144,19 @@ pub(super) fn event(books: &mut Books, event: &Event<'_>) -> Verdict {
                 owed.owe(place, now_us);
             }
         }
-        // The interval of the polls changes.
-        Event::Listening { .. } => owed.free_since = now_us,
+        // The interval of the polls changes, and what was announced meanwhile is lost.
+        Event::Listening { listening, .. } => {
+            owed.free_since = now_us;
+            let known = ending.into_iter().map(|(place, _)| place);
+            for place in known.filter(|place| *listening && worker.knobs.knows(*place)) {
+                owed.owe(place, now_us);
+            }
+        }
         Event::Ended { .. } => {
+            // When it is due only its transaction knows.
+            for (place, _) in ending {
+                owed.owe(place, now_us);
+            }
             let room_before = worker.executing.len() < worker.knobs.jobs_max as usize;
             if !room_before {
                 owed.free_since = now_us;
@@ -113,6 +165,48 @@ pub(super) fn event(books: &mut Books, event: &Event<'_>) -> Verdict {
         _ => {}
     }
     Ok(())
+}
+
+/// The types of which there are more jobs to come with this event, and when, if it says so.
+fn ending(books: &Books, event: &Event<'_>) -> Vec<(u32, Option<Due>)> {
+    let place_of = |run: &job_engine::Run| books.job(run.job).map(|book| book.spec.job_type);
+    match event {
+        Event::Sent {
+            command: Command::Finish(finishes),
+            ..
+        } => {
+            let ends = finishes.iter().map(|finish| {
+                let place = place_of(&finish.run).unwrap_or(0);
+                (place, due_again(&finish.outcome))
+            });
+            ends.collect()
+        }
+        Event::Ended {
+            run,
+            ended: Ended::Settled(end),
+            ..
+        } if !end.is_final() => place_of(run)
+            .map(|place| (place, None))
+            .into_iter()
+            .collect(),
+        Event::Listening { .. } => {
+            let types = 0..books.scenario.types.len() as u32;
+            types.map(|place| (place, None)).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// When a job is due again that ends so, if it is.
+fn due_again(outcome: &Outcome) -> Option<Due> {
+    match outcome {
+        Outcome::Rescheduled { due } => Some(*due),
+        Outcome::Retried { delay, .. } | Outcome::Undecodable { delay, .. } => {
+            Some(Due::In(*delay))
+        }
+        Outcome::Released | Outcome::Interrupted => Some(Due::Now),
+        Outcome::Completed | Outcome::Errored { .. } => None,
+    }
 }
 
 impl Owed {

@@ -6,6 +6,7 @@
 
 mod attempts;
 mod backoff;
+mod belief;
 mod books;
 mod capacity;
 mod claims;
@@ -190,6 +191,7 @@ fn check_event(books: &mut Books, event: &Event<'_>) -> Verdict {
     capacity::event(books, event)?;
     claims::event(books, event)?;
     overlap::event(books, event)?;
+    belief::event(books, event)?;
     shutdown::event(books, event)?;
     effects::event(books, event)?;
     data::event(books, event)?;

@@ -5,6 +5,7 @@ use std::collections::BinaryHeap;
 
 use job_engine::Run;
 
+use super::belief;
 use super::books::{Books, Life};
 use super::{Verdict, Violation};
 use crate::event::Who;
@@ -28,6 +29,8 @@ pub(super) enum Obligation {
     Tell(Who, Run),
     /// A runner is aborted that has not ended.
     Abort(Who, Run),
+    /// A runner is told that its lease may have run out, if it was not renewed.
+    Believe(Who, Run),
     /// A worker has stopped.
     Stop(Who),
 }
@@ -53,7 +56,10 @@ impl Obligations {
 impl Obligation {
     fn who(&self) -> Who {
         match self {
-            Obligation::Tell(who, _) | Obligation::Abort(who, _) | Obligation::Stop(who) => *who,
+            Obligation::Tell(who, _)
+            | Obligation::Abort(who, _)
+            | Obligation::Believe(who, _)
+            | Obligation::Stop(who) => *who,
         }
     }
 }
@@ -77,6 +83,16 @@ pub(super) fn check(books: &mut Books) -> Verdict {
                 let done =
                     book.is_none_or(|book| book.aborted || !book.is_executing() || book.committing);
                 (who, done)
+            }
+            Obligation::Believe(who, run) => {
+                let book = books.run(run).filter(|book| !belief::is_told(book));
+                if let Some(until_us) = book.map(|book| belief::until_us(books, who, book))
+                    && until_us > by_us
+                {
+                    books.obligations.add(until_us, obligation);
+                    continue;
+                }
+                (who, book.is_none())
             }
             Obligation::Stop(who) => (who, false),
         };
@@ -117,6 +133,7 @@ fn broken(obligation: Obligation, by_us: u64, now_us: u64) -> Violation {
         )
         .of_job(job_key(run.job))
         .of(who),
+        Obligation::Believe(who, run) => belief::untold(who, run, by_us, now_us),
         Obligation::Stop(who) => {
             Violation::new("shutdown.late", format!("{who} was to stop {when}")).of(who)
         }

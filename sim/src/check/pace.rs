@@ -12,6 +12,11 @@ use crate::scenario::TYPES_MAX;
 const ERROR_WAIT_MIN_US: u64 = 75_000;
 /// The longest such wait: 15 s less 25 %.
 const ERROR_WAIT_MAX_US: u64 = 11_250_000;
+/// The longest waits, with their jitter: 100 ms and 15 s, and 25 % more.
+const ERROR_WAIT_FIRST_US: u64 = 125_000;
+const ERROR_WAIT_LAST_US: u64 = 18_750_000;
+/// How late a command may be after such a wait, in microseconds.
+const SLACK_US: u64 = 150_000;
 /// How late upkeep may be, in microseconds, after errors included.
 const UPKEEP_SLACK_US: u64 = 20_000_000;
 
@@ -57,6 +62,14 @@ struct LanePace {
     answered_us: u64,
     failed_us: u64,
     failures: u32,
+    /// Answers in a row that were no success, refusals included.
+    errors: u32,
+}
+
+/// The longest wait after so many errors in a row.
+pub(super) fn error_wait_max_us(errors: u32) -> u64 {
+    let doubled = ERROR_WAIT_FIRST_US << errors.saturating_sub(1).min(20);
+    doubled.min(ERROR_WAIT_LAST_US)
 }
 
 /// So many intervals that are alike are no chance.
@@ -141,6 +154,7 @@ fn sent(books: &mut Books, call: Call, command: &Command) -> Verdict {
         .of(call.who));
     }
     hammers(worker, lane, one, now_us)?;
+    sluggish(worker, lane, command, now_us, all_until)?;
     if lane == RECLAIM && !disturbed {
         herd(worker, one, now_us, all_until)?;
     }
@@ -172,9 +186,15 @@ fn answered(books: &mut Books, call: Call, result: &Result<Reply, StoreError>) {
     lane.answered_us = now_us;
     match result {
         // A store that refuses what is in a command is not away.
-        Ok(_) | Err(StoreError::Rejected(_)) => lane.failures = 0,
+        Ok(_) => (lane.failures, lane.errors) = (0, 0),
+        Err(StoreError::Rejected(_)) => {
+            lane.failures = 0;
+            lane.errors += 1;
+            lane.failed_us = now_us;
+        }
         Err(StoreError::Failed(_) | StoreError::Unknown(_)) => {
             lane.failures += 1;
+            lane.errors += 1;
             lane.failed_us = now_us;
         }
     }
@@ -206,6 +226,38 @@ fn hammers(worker: &WorkerBook, lane: usize, one: LanePace, now_us: u64) -> Verd
         ),
     )
     .of(worker.who()))
+}
+
+/// A store that works again is used again: what has to be sent once more does not wait longer
+/// than errors since it last worked make it.
+fn sluggish(
+    worker: &WorkerBook,
+    lane: usize,
+    command: &Command,
+    now_us: u64,
+    all_until: u64,
+) -> Verdict {
+    let has_to = match command {
+        Command::Claim(claim) => claim.repeat,
+        Command::Finish(_) | Command::Reclaim(_) => true,
+        _ => false,
+    };
+    let one = worker.pace.lanes[lane];
+    if !has_to || one.failures == 0 || worker.shutdown_us.is_some() {
+        return Ok(());
+    }
+    let since_us = one.failed_us.max(worker.disturbed_until).max(all_until);
+    let wait_us = error_wait_max_us(one.errors);
+    if now_us <= since_us + wait_us + wait_us / 100 + SLACK_US {
+        return Ok(());
+    }
+    let text = format!(
+        "{} waits until {now_us} us after error {} in a row at {} us",
+        worker.who(),
+        one.errors,
+        one.failed_us
+    );
+    Err(Violation::new("pace.sluggish", text).of(worker.who()))
 }
 
 /// The intervals between reclaims are not all the same.

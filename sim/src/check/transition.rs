@@ -189,13 +189,15 @@ fn take_in(books: &mut Books, transition: &Transition<'_>) {
         Change::Spawn(new, Spawned::Created) => {
             book.token.get_or_insert(new.token);
         }
-        Change::Claim(_, claimed) => {
+        Change::Claim(claim, claimed) => {
             let place = usize::try_from(claimed.run.fence.0 - 1).unwrap_or(usize::MAX);
+            let believed_until_us = now_us.saturating_add(claim.lease.as_micros() as u64);
             if place == book.runs.len() {
                 book.runs.push(RunBook {
                     who: claimer.unwrap_or(Who::OUTSIDE),
                     claimed_us: now_us,
                     renewed_ahead_us: ahead_us,
+                    believed_until_us,
                     started_us: None,
                     told: None,
                     stale: false,
@@ -210,6 +212,7 @@ fn take_in(books: &mut Books, transition: &Transition<'_>) {
                 });
             } else if let Some(run) = book.runs.get_mut(place) {
                 run.renewed_ahead_us = ahead_us;
+                run.believed_until_us = believed_until_us;
             }
         }
         Change::Left(_, left) => {
@@ -217,9 +220,10 @@ fn take_in(books: &mut Books, transition: &Transition<'_>) {
                 run.renewed_ahead_us = ahead_us;
             }
         }
-        Change::Heartbeat(run, _, Written::Applied) => {
+        Change::Heartbeat(run, lease, Written::Applied) => {
             if let Some(run) = book.runs.get_mut((run.fence.0 - 1) as usize) {
                 run.renewed_ahead_us = ahead_us;
+                run.believed_until_us = now_us.saturating_add(lease.as_micros() as u64);
             }
         }
         Change::Checkpoint(checkpoint, written) => {
