@@ -128,7 +128,7 @@ pub enum Event<'a> {
         /// Until when, true time.
         until_us: u64,
         /// By what.
-        by: &'static str,
+        by: Disturbance,
     },
     /// A process sends a command.
     Sent {
@@ -257,4 +257,52 @@ pub enum Event<'a> {
     },
     /// From here on nothing goes wrong.
     Calm,
+}
+
+/// What disturbs a process, or all of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "their texts say what they are")]
+pub enum Disturbance {
+    StandingStill,
+    Lag,
+    OwnClock,
+    StoreClock,
+    Network,
+    Partition,
+    Store,
+    StoreRestart,
+    LongReply,
+    Anything,
+}
+
+impl Disturbance {
+    /// Whether the process itself acts late, whatever it needs the store for.
+    pub const fn holds_up(self) -> bool {
+        match self {
+            Self::StandingStill | Self::Lag | Self::OwnClock | Self::Anything => true,
+            Self::StoreClock
+            | Self::Network
+            | Self::Partition
+            | Self::Store
+            | Self::StoreRestart
+            | Self::LongReply => false,
+        }
+    }
+}
+
+impl fmt::Display for Disturbance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::StandingStill => "standing still",
+            Self::Lag => "lag",
+            Self::OwnClock => "its clock",
+            Self::StoreClock => "the clock of the store",
+            Self::Network => "the network",
+            Self::Partition => "a partition",
+            Self::Store => "the store",
+            Self::StoreRestart => "a restart of the store",
+            Self::LongReply => "a long reply",
+            Self::Anything => "anything",
+        })
+    }
 }

@@ -14,7 +14,7 @@ use job_engine::worker::{Action, Ended, Input, OpId};
 use job_engine::{Command, Entropy, ModelStore, Reply, Run, StoreError, Timestamp, Worker};
 
 use crate::check::{Audit, Violation};
-use crate::event::{Call, Event, Moment, SPAWN_OPS, Who};
+use crate::event::{Call, Disturbance, Event, Moment, SPAWN_OPS, Who};
 use crate::scenario::{
     DueSpec, Fault, JobSpec, Knobs, RetrySpec, START, Scenario, Topic, TypeSpec, WorkerSpec,
 };
@@ -181,7 +181,7 @@ impl World {
         world.observe(&Event::Disturbed {
             who: None,
             until_us: u64::MAX / 4,
-            by: "anything",
+            by: Disturbance::Anything,
         })?;
         for job in &scenario.jobs {
             let call = Call {

@@ -14,7 +14,7 @@ use super::claims::Owed;
 use super::obligations::Obligations;
 use super::pace::Pace;
 use super::repeats::Repeats;
-use crate::event::{Call, Event, Moment, Who};
+use crate::event::{Call, Disturbance, Event, Moment, Who};
 use crate::scenario::{Fault, JobSpec, Knobs, Scenario, job_key, type_place};
 
 /// The memory of the audit: what it has seen of jobs and workers.
@@ -188,6 +188,8 @@ pub(super) struct WorkerBook {
     pub(super) knobs: Knobs,
     /// Until when it may lose leases without being at fault, true time.
     pub(super) disturbed_until: u64,
+    /// Until when the process itself may act late, true time.
+    pub(super) held_up_until: u64,
     /// What its runners are at, by run.
     pub(super) executing: BTreeSet<Run>,
     pub(super) ahead: Ahead,
@@ -249,6 +251,7 @@ impl Books {
                     shutdown_us: None,
                     knobs: clamped(&worker.knobs),
                     disturbed_until: 0,
+                    held_up_until: 0,
                     executing: BTreeSet::new(),
                     ahead: Ahead::default(),
                     owed: Owed::default(),
@@ -386,10 +389,11 @@ impl Books {
                 if let Some(worker) = self.worker_mut(who) {
                     worker.paused = false;
                     worker.disturbed_until = worker.disturbed_until.max(now_us);
+                    worker.held_up_until = worker.held_up_until.max(now_us);
                 }
             }
-            Event::Disturbed { who, until_us, .. } => {
-                self.disturbed(who, until_us);
+            Event::Disturbed { who, until_us, by } => {
+                self.disturbed(who, until_us, by);
             }
             Event::Answered { call, result } => self.take_in_answer(call, result),
             Event::Started { who, job } => {
@@ -456,12 +460,12 @@ impl Books {
         }
     }
 
-    fn disturbed(&mut self, who: Option<Who>, until_us: u64) {
+    fn disturbed(&mut self, who: Option<Who>, until_us: u64, by: Disturbance) {
         let for_us = until_us.saturating_sub(self.now.true_us);
         // Zero is never.
         let until_us = until_us.max(1);
         if for_us > 0 {
-            self.obligations.delay(who, for_us);
+            self.obligations.delay(who, for_us, by);
         }
         if who.is_none() {
             self.all_disturbed_until = self.all_disturbed_until.max(until_us);
@@ -470,6 +474,9 @@ impl Books {
         for worker in concerned.filter(|worker| who.is_none_or(|who| who.worker == worker.key)) {
             worker.owed.delay(for_us);
             worker.disturbed_until = worker.disturbed_until.max(until_us);
+            if by.holds_up() {
+                worker.held_up_until = worker.held_up_until.max(until_us);
+            }
         }
     }
 

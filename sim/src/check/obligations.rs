@@ -8,7 +8,7 @@ use job_engine::Run;
 use super::belief;
 use super::books::{Books, Life};
 use super::{Verdict, Violation};
-use crate::event::Who;
+use crate::event::{Disturbance, Who};
 use crate::scenario::job_key;
 
 /// How late it may be, in microseconds.
@@ -41,8 +41,11 @@ impl Obligations {
     }
 
     /// A process, or all, can do nothing for so long.
-    pub(super) fn delay(&mut self, who: Option<Who>, by_us: u64) {
-        let concerns = |obligation: &Obligation| who.is_none_or(|who| obligation.who() == who);
+    pub(super) fn delay(&mut self, who: Option<Who>, by_us: u64, by: Disturbance) {
+        let concerns = |obligation: &Obligation| {
+            who.is_none_or(|who| obligation.who() == who)
+                && (by.holds_up() || obligation.needs_the_store())
+        };
         let heap = std::mem::take(&mut self.heap).into_iter();
         self.heap = heap
             .map(|Reverse((at_us, obligation))| {
@@ -54,6 +57,11 @@ impl Obligations {
 }
 
 impl Obligation {
+    /// Whether it cannot be met while the store does not answer.
+    fn needs_the_store(&self) -> bool {
+        !matches!(self, Obligation::Believe(..))
+    }
+
     fn who(&self) -> Who {
         match self {
             Obligation::Tell(who, _)
@@ -102,9 +110,14 @@ pub(super) fn check(books: &mut Books) -> Verdict {
         if done || gone {
             continue;
         }
-        let disturbed = worker.map_or(0, |worker| worker.disturbed_until);
         let paused = worker.is_some_and(|worker| worker.paused);
-        let until = disturbed.max(books.all_disturbed_until);
+        let until = match obligation.needs_the_store() {
+            true => {
+                let disturbed = worker.map_or(0, |worker| worker.disturbed_until);
+                disturbed.max(books.all_disturbed_until)
+            }
+            false => worker.map_or(0, |worker| worker.held_up_until),
+        };
         if paused || until + SLACK_US >= now_us {
             let again = now_us.max(until) + AGAIN_US;
             books.obligations.add(again, obligation);

@@ -16,7 +16,7 @@ use turmoil::Sim;
 use super::server::HOST;
 use super::world::World;
 use super::{OUTSIDE, host_of};
-use crate::event::Event;
+use crate::event::{Disturbance, Event};
 use crate::scenario::{Direction, Fault, MessageEffect, Scenario, Topic};
 
 /// How long after a fault a client may take to connect again, apart from the
@@ -184,17 +184,17 @@ impl Faults {
                 ..
             } => world.ask_to_stop(*worker, *back_ms, knobs.as_ref()),
             Fault::Partition { worker, .. } => {
-                world.disturb(Some(*worker), over_us, "a partition");
+                world.disturb(Some(*worker), over_us, Disturbance::Partition);
                 self.cut(sim, *worker);
                 self.weaken(sim);
             }
             Fault::Net { worker, .. } => {
-                world.disturb(*worker, over_us, "a lossy network");
+                world.disturb(*worker, over_us, Disturbance::Network);
                 self.weaken(sim);
             }
-            Fault::Store { .. } => world.disturb(None, over_us, "trouble of the store"),
+            Fault::Store { .. } => world.disturb(None, over_us, Disturbance::Store),
             Fault::StoreRestart { .. } => {
-                world.disturb(None, over_us, "a restart of the store");
+                world.disturb(None, over_us, Disturbance::StoreRestart);
                 if sim.is_host_running(HOST) {
                     self.crash_store(sim, place);
                 }
@@ -202,7 +202,7 @@ impl Faults {
             Fault::StoreClockJump { by_ms, .. } => {
                 // Leases end early; their holders learn it from a heartbeat.
                 let until_us = now_us + 2 * self.longest_lease_us();
-                world.disturb(None, until_us, "a store that sets its clock");
+                world.disturb(None, until_us, Disturbance::StoreClock);
                 world.set_store_clock(*by_ms);
             }
             // They act in the server, and cost nobody a lease.

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use super::faults::supports;
 use crate::check::Violation;
-use crate::event::{Call, Event, Moment, Who};
+use crate::event::{Call, Disturbance, Event, Moment, Who};
 use crate::network::{Fate, Network};
 use crate::observed::event_of;
 use crate::recorder::{Keep, Recorder, Report};
@@ -41,7 +41,7 @@ struct Inner {
     gone: Vec<Gone>,
     /// Calls that somebody waits for.
     open: BTreeSet<Call>,
-    disturbances: Vec<Disturbance>,
+    disturbances: Vec<Spell>,
     /// Jobs whose spawn has returned.
     spawned: BTreeSet<(u32, bool)>,
     /// How often a process of a worker came to a fault point.
@@ -59,10 +59,10 @@ struct Process {
 }
 
 #[derive(Clone, Copy)]
-struct Disturbance {
+struct Spell {
     worker: Option<u32>,
     until_us: u64,
-    by: &'static str,
+    by: Disturbance,
 }
 
 /// A process that is no more.
@@ -276,9 +276,9 @@ impl World {
 
     /// Something goes wrong until then that is not the fault of this worker, or
     /// of any.
-    pub(super) fn disturb(&self, worker: Option<u32>, until_us: u64, by: &'static str) {
+    pub(super) fn disturb(&self, worker: Option<u32>, until_us: u64, by: Disturbance) {
         let mut inner = self.inner();
-        let one = Disturbance {
+        let one = Spell {
             worker,
             until_us,
             by,
@@ -524,7 +524,7 @@ impl Inner {
         });
     }
 
-    fn disturb(&mut self, one: Disturbance) {
+    fn disturb(&mut self, one: Spell) {
         let who = one.worker.map(|worker| Who {
             worker,
             incarnation: self.process(worker).incarnation,

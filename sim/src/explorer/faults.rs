@@ -5,7 +5,7 @@ use job_engine::worker::Input;
 
 use super::process::Back;
 use super::{Task, World};
-use crate::event::{Event, Who};
+use crate::event::{Disturbance, Event, Who};
 use crate::scenario::Fault;
 
 impl World<'_> {
@@ -23,7 +23,7 @@ impl World<'_> {
                 let (lag_us, until_us) = (lag_ms * 1_000, until(*for_ms));
                 self.processes[process].lag = Some((lag_us, until_us));
                 let who = self.processes[process].who;
-                self.disturb(Some(who), until_us + lag_us, "lag");
+                self.disturb(Some(who), until_us + lag_us, Disturbance::Lag);
             }
             (Fault::ClockJump { by_ms, .. }, Some(process)) => {
                 let process_now = &mut self.processes[process];
@@ -37,7 +37,7 @@ impl World<'_> {
                 let still_until_us = *process_still;
                 // A lease that ran out meanwhile is noticed at the next heartbeat.
                 let half_us = self.processes[process].knobs.lease_ms * 500;
-                self.disturb(Some(who), still_until_us + half_us, "its clock");
+                self.disturb(Some(who), still_until_us + half_us, Disturbance::OwnClock);
                 self.set_timer(process);
             }
             (Fault::StoreClockJump { by_ms, .. }, _) => {
@@ -45,7 +45,7 @@ impl World<'_> {
                 // Leases that ran out early are noticed at the next heartbeat.
                 let leases = self.processes.iter().map(|process| process.knobs.lease_ms);
                 let half_us = leases.max().unwrap_or(0) * 500;
-                self.disturb(None, now_us + half_us, "the clock of the store");
+                self.disturb(None, now_us + half_us, Disturbance::StoreClock);
             }
             (Fault::Deaf { for_ms, silent, .. }, Some(process)) => {
                 let who = self.processes[process].who;
@@ -97,7 +97,7 @@ impl World<'_> {
         let who = self.processes[process].who;
         self.processes[process].deferred = Some(Vec::new());
         self.observe(&Event::Paused { who });
-        self.disturb(Some(who), until_us, "standing still");
+        self.disturb(Some(who), until_us, Disturbance::StandingStill);
         self.queue.push(until_us, Task::Resume(process, who));
     }
 

@@ -16,7 +16,7 @@ use job_engine::worker::{Action, Ended, Input};
 use job_engine::{Command, JobType, ModelStore, Reply, Run, StoreError, Timestamp, Worker};
 
 use crate::check::Violation;
-use crate::event::{Call, Event, Moment, Who};
+use crate::event::{Call, Disturbance, Event, Moment, Who};
 use crate::network::Network;
 use crate::recorder::{Keep, Recorder, Report};
 use crate::scenario::{START, Scenario, type_place};
@@ -409,7 +409,7 @@ impl<'s> World<'s> {
         }
     }
 
-    fn disturb(&mut self, who: Option<Who>, until_us: u64, by: &'static str) {
+    fn disturb(&mut self, who: Option<Who>, until_us: u64, by: Disturbance) {
         self.observe(&Event::Disturbed { who, until_us, by });
     }
 

@@ -9,7 +9,7 @@ use job_engine::{Command, Rejection, Reply, StoreError};
 use super::process::{Request, Waiting};
 use super::{Task, World};
 use crate::check::Violation;
-use crate::event::{Call, Event};
+use crate::event::{Call, Disturbance, Event};
 use crate::network::Fate;
 use crate::scenario::long_reply_us;
 
@@ -31,7 +31,7 @@ impl World<'_> {
         });
         let plan = self.network.request(call, now_us);
         if plan.disturbed {
-            self.disturb(Some(call.who), now_us, "the network");
+            self.disturb(Some(call.who), now_us, Disturbance::Network);
         }
         let transaction = matches!(waiting, Waiting::Commit(..));
         self.processes[process].calls.push((call.op, waiting));
@@ -72,7 +72,7 @@ impl World<'_> {
         let fate = self.network.fate(call, self.now_us);
         let late = self.now_us >= until_us;
         if late || fate != Fate::Served {
-            self.disturb(Some(call.who), self.now_us, "the store");
+            self.disturb(Some(call.who), self.now_us, Disturbance::Store);
         }
         let result = match fate {
             Fate::Served => self.carry_out(&request),
@@ -90,13 +90,13 @@ impl World<'_> {
         }
         let plan = self.network.answer(call, self.now_us);
         if plan.disturbed {
-            self.disturb(Some(call.who), self.now_us, "the network");
+            self.disturb(Some(call.who), self.now_us, Disturbance::Network);
         }
         let claimed_job_us = self.scenario.claimed_job_ms * 1_000;
         let long_us = long_reply_us(claimed_job_us, result.as_ref().ok());
         if long_us > 0 {
             let until_us = until_us.min(self.now_us + long_us);
-            self.disturb(Some(call.who), until_us, "a long reply");
+            self.disturb(Some(call.who), until_us, Disturbance::LongReply);
         }
         let arrives_us = plan.travels_us.map(|us| self.now_us + us + long_us);
         if arrives_us.is_none_or(|at_us| at_us >= until_us) {

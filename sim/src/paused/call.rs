@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use super::state::{State, World};
 use super::wire::{Message, Request};
 use crate::check::Violation;
-use crate::event::{Call, Event, RUNNER_OPS, SERVICE_OPS, SPAWN_OPS, Who};
+use crate::event::{Call, Disturbance, Event, RUNNER_OPS, SERVICE_OPS, SPAWN_OPS, Who};
 
 /// What the store is asked.
 #[derive(Clone)]
@@ -212,7 +212,7 @@ impl State {
         };
         let plan = self.network.request(call, now_us);
         if plan.disturbed {
-            self.disturb(Some(call.who), now_us, "the network");
+            self.disturb(Some(call.who), now_us, Disturbance::Network);
         }
         // Within a connection nothing arrives twice.
         let copied = matches!(ask, Ask::Execute(_));

@@ -17,7 +17,7 @@ use super::turns::Still;
 use super::wire::{Request, Wire};
 use super::worker::Order;
 use crate::check::Violation;
-use crate::event::{Call, Event, Moment, Who};
+use crate::event::{Call, Disturbance, Event, Moment, Who};
 use crate::network::Network;
 use crate::recorder::{Keep, Recorder, Report};
 use crate::scenario::{Fault, Knobs, START, Scenario, job_id, job_key};
@@ -386,7 +386,7 @@ impl State {
     }
 
     /// This process, or all, may lose leases now without being at fault.
-    pub(crate) fn disturb(&mut self, who: Option<Who>, until_us: u64, by: &'static str) {
+    pub(crate) fn disturb(&mut self, who: Option<Who>, until_us: u64, by: Disturbance) {
         self.observe(&Event::Disturbed { who, until_us, by });
     }
 

@@ -10,7 +10,7 @@ use super::call::{Ask, Done};
 use super::state::State;
 use super::wire::{Message, Request};
 use crate::check::Violation;
-use crate::event::{Call, Event, Who};
+use crate::event::{Call, Disturbance, Event, Who};
 use crate::network::Fate;
 use crate::scenario::{long_reply_us, type_place};
 
@@ -29,7 +29,7 @@ impl State {
         let now_us = self.now_us;
         let fate = self.network.fate(call, now_us);
         if fate != Fate::Served {
-            self.disturb(Some(call.who), now_us, "the store");
+            self.disturb(Some(call.who), now_us, Disturbance::Store);
         }
         let done = match fate {
             Fate::Served => self.carry_out(call, ask),
@@ -41,12 +41,12 @@ impl State {
         };
         let plan = self.network.answer(call, now_us);
         if plan.disturbed {
-            self.disturb(Some(call.who), now_us, "the network");
+            self.disturb(Some(call.who), now_us, Disturbance::Network);
         }
         let reply = done.as_ref().ok().and_then(Option::as_ref);
         let long_us = long_reply_us(self.claimed_job_us, reply);
         if long_us > 0 {
-            self.disturb(Some(call.who), now_us + long_us, "a long reply");
+            self.disturb(Some(call.who), now_us + long_us, Disturbance::LongReply);
         }
         if let Some(travels_us) = plan.travels_us.map(|us| us + long_us) {
             self.wire

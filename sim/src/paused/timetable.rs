@@ -5,7 +5,7 @@
 use super::state::{State, World};
 use super::supports;
 use super::worker::Order;
-use crate::event::{Event, Who};
+use crate::event::{Disturbance, Event, Who};
 use crate::scenario::{Fault, Scenario};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -90,7 +90,7 @@ impl State {
                     .map(|worker| worker.knobs.lease_ms)
                     .max();
                 let until_us = now_us + lease_ms.unwrap_or(0) * 1_000;
-                self.disturb(None, until_us, "the clock of the store");
+                self.disturb(None, until_us, Disturbance::StoreClock);
             }
             Fault::Pause { for_ms, .. } => {
                 let until_us = (now_us + for_ms * 1_000).min(scenario.calm_from_ms * 1_000);

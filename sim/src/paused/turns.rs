@@ -10,7 +10,7 @@ use job_engine::{Run, WorkerId};
 use job_tokio::turn::{Turns, Wait};
 
 use super::state::{State, World};
-use crate::event::{Event, Who};
+use crate::event::{Disturbance, Event, Who};
 
 /// The turns of the tasks of all processes.
 pub(super) struct OfWorld {
@@ -78,7 +78,7 @@ impl State {
                 && until_us > still.until_us
             {
                 (still.fault, still.until_us) = (fault, until_us);
-                self.disturb(Some(who), until_us, "standing still");
+                self.disturb(Some(who), until_us, Disturbance::StandingStill);
             }
             return;
         }
@@ -91,7 +91,7 @@ impl State {
         };
         self.still.insert(who.worker, still);
         self.observe(&Event::Paused { who });
-        self.disturb(Some(who), until_us, "standing still");
+        self.disturb(Some(who), until_us, Disturbance::StandingStill);
     }
 
     pub(crate) fn stands_still(&self, who: Who) -> bool {
