@@ -39,10 +39,8 @@ pub async fn bill<B: Backend>(
 ) -> Result<(), JobError> {
     let about = format!("{}/{}", invoice.customer, invoice.month);
     let id = JobId::from(Uuid::new_v5(&INVOICES, about.as_bytes()));
-    match invoices.spawn(id, invoice).await {
-        Ok(_) | Err(JobError::DuplicateId(_)) => Ok(()),
-        Err(error) => Err(error),
-    }
+    invoices.job(invoice).id(id).or_find().await?;
+    Ok(())
 }
 
 /// Writes invoices.

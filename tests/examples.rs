@@ -5,7 +5,8 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
-use job::{JobId, JobState, Jobs};
+use chrono::{DateTime, Utc};
+use job::{JobId, JobState, JobType, Jobs};
 
 use crate::support::{TestDatabase, ended, history};
 
@@ -182,23 +183,48 @@ fn post(address: &str, path: &str) -> JobId {
     id.trim().parse().expect("an id")
 }
 
+/// What an operator copies runs on the tables as they are, and counts what there is.
+#[tokio::test]
+async fn the_sql_of_the_guide_counts_the_jobs() {
+    let database = TestDatabase::create().await;
+    let jobs = Jobs::connect(database.url()).await.unwrap();
+    let reports = jobs.spawner::<u32>(JobType::new("report"));
+    reports.job(2026).await.unwrap();
+    let guide = text_of("adapters/job/src/guide/operating.md");
+    let statements = blocks(&guide, "sql");
+    assert_eq!(statements.len(), 1);
+    let counted = sqlx::query_as(statements[0]);
+    let counted: Vec<(String, i64, i64, Option<DateTime<Utc>>)> =
+        counted.fetch_all(&database.pool().await).await.unwrap();
+    let [(job_type, pending, running, Some(_))] = &*counted else {
+        panic!("{counted:?}");
+    };
+    assert_eq!((&**job_type, *pending, *running), ("report", 1, 0));
+}
+
+/// Whoever has read one of them knows what the other says.
+#[test]
+fn the_readme_guarantees_what_the_guide_does() {
+    let guarantees = |file| {
+        let text = text_of(file);
+        let rows = text.lines().skip_while(|line| *line != "| | |");
+        let rows = rows.take_while(|line| line.starts_with('|'));
+        rows.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let guide = guarantees("adapters/job/src/guide/guarantees.md");
+    assert!(guide.len() > 10, "{guide:?}");
+    assert_eq!(guarantees("README.md"), guide);
+}
+
 /// Whoever copies it gets what is compiled and run.
 #[test]
 fn the_programs_of_the_readme_are_those_of_the_examples() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let readme = std::fs::read_to_string(root.join("README.md")).unwrap();
-    let blocks = readme.split("```").skip(1).step_by(2);
-    let programs: Vec<&str> = blocks
-        .filter_map(|block| {
-            let (language, program) = block.split_once('\n')?;
-            language.starts_with("r").then_some(program)
-        })
-        .collect();
+    let readme = text_of("README.md");
+    let programs = blocks(&readme, "r");
     let examples = ["hello", "order", "retry", "simulation"];
     assert_eq!(programs.len(), examples.len());
     for (program, example) in programs.into_iter().zip(examples) {
-        let file = root.join("examples").join(example).with_extension("rs");
-        let file = std::fs::read_to_string(file).unwrap();
+        let file = text_of(&format!("examples/{example}.rs"));
         assert!(
             file.contains(program),
             "README.md differs from examples/{example}.rs"
@@ -206,4 +232,18 @@ fn the_programs_of_the_readme_are_those_of_the_examples() {
         let lines = program.lines().filter(|line| !line.is_empty()).count();
         assert!(lines <= 25, "{example} has {lines} lines");
     }
+}
+
+/// A file of the workspace.
+fn text_of(file: &str) -> String {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    std::fs::read_to_string(root.join(file)).expect(file)
+}
+
+/// The blocks of a language, or of all that begin with this, without their fences.
+fn blocks<'a>(markdown: &'a str, language: &str) -> Vec<&'a str> {
+    let blocks = markdown.split("```").skip(1).step_by(2);
+    let blocks = blocks.filter_map(|block| block.split_once('\n'));
+    let of_language = blocks.filter(|(of, _)| of.starts_with(language));
+    of_language.map(|(_, text)| text).collect()
 }

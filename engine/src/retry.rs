@@ -42,7 +42,8 @@ pub struct RetrySettings {
     /// `None` keeps all at warning. The final one is an error in any case.
     /// Default 3.
     pub n_warn_attempts: Option<u32>,
-    /// The wait after the first failure. Default 1 s.
+    /// The wait after the first failure. Default 1 s. With 0, a job that fails is tried again
+    /// at once each time: 0 doubled is 0.
     pub min_backoff: Duration,
     /// The longest wait. Default 1 h. Below `min_backoff` it wins.
     pub max_backoff: Duration,

@@ -88,6 +88,7 @@ on_every_backend![
     a_task_spawns_the_next_with_its_own_end,
     a_process_spawns_what_others_run,
     what_is_there_already_is_found,
+    what_is_said_of_a_spawn_holds_in_whichever_order,
     a_task_that_wants_another_backend_is_told_which_it_is_on,
 ];
 

@@ -127,6 +127,14 @@ async fn two_tasks_of_one_type_are_refused() {
 }
 
 #[tokio::test]
+#[should_panic(expected = "registered for the job type `report` already")]
+async fn an_initializer_does_not_replace_a_task() {
+    let mut test = TestJobs::memory().await;
+    test.add_task_with::<Report>(0);
+    test.add_initializer(TestInitializer::completing("report"));
+}
+
+#[tokio::test]
 async fn a_task_is_performed_alone() {
     let mut test = TestJobs::memory().await;
     let year = Report { year: 2026 };
@@ -241,7 +249,7 @@ async fn a_transaction_of_another_database_is_refused_by_name() {
         assert!(matches!(error, JobError::OtherBackend { .. }), "{error:?}");
         assert_eq!(
             error.to_string(),
-            "the jobs are kept in Memory, not in Postgres"
+            "wrong backend: Postgres was asked for, and it is Memory"
         );
     }
     let mut any: AnyTransaction = DbOp::init_with_clock(&pool, &EsClock::realtime())
@@ -249,7 +257,27 @@ async fn a_transaction_of_another_database_is_refused_by_name() {
         .unwrap()
         .into();
     let error = any.on::<Postgres>().unwrap_err();
-    assert!(error.to_string().contains("DbOp"), "{error}");
+    assert!(error.to_string().ends_with("it is DbOp"), "{error}");
+}
+
+/// It comes from elsewhere than from the run.
+#[tokio::test]
+async fn a_task_that_ends_in_a_transaction_of_another_database_fails() {
+    let database = TestDatabase::create().await;
+    let pool = database.pool().await;
+    let mut test = TestJobs::memory().await;
+    let settings = TaskSettings::default().retry(RetrySettings {
+        n_attempts: Some(1),
+        ..RetrySettings::default()
+    });
+    let lost = test.add_fn_with("lost", settings, move |(), _: TaskContext| {
+        let pool = pool.clone();
+        async move { Ok(TaskEnd::CompleteWithTx(pool.begin().await?.into())) }
+    });
+    let job = lost.job(()).await.unwrap().id;
+    test.drain().await;
+    let why = "Postgres was asked for, and it is Memory";
+    test.seen().await.assert_errored_with(job, why);
 }
 
 /// The runner sees what the test has spawned there, and adds to it.

@@ -18,7 +18,8 @@ const POLL_INTERVAL: Duration = Duration::from_secs(15);
 const POLL_INTERVAL_DEAF: Duration = Duration::from_secs(1);
 
 /// How the worker of a process behaves. In serialized form durations are
-/// seconds, whole or with a fraction, and every field may be left out.
+/// seconds, whole or with a fraction, and every field may be left out. A value out of
+/// its range is no error: it counts as the nearest one in it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct JobPollerConfig {
@@ -29,8 +30,8 @@ pub struct JobPollerConfig {
     /// less than 40 ms counts as 40 ms. Give all processes on one database the same.
     #[serde(with = "seconds")]
     pub job_lost_interval: Duration,
-    /// At most so many jobs run at once in this process, 1 to 1,000. While fewer run and
-    /// a job is due, it is claimed. Default 50.
+    /// At most so many jobs run at once in this process, 1 to 1,000; more counts as 1,000.
+    /// While fewer run and a job is due, it is claimed. Default 50.
     /// Where runs end within milliseconds, more are claimed ahead, 2,000 at most, so
     /// that none waits for the database; they go back if they do not start soon.
     pub max_jobs_per_process: usize,
@@ -39,8 +40,9 @@ pub struct JobPollerConfig {
     /// jobs that have ended. Below that, each place is filled at once. Default 30.
     pub min_jobs_per_process: usize,
     /// How long a shutdown waits for running jobs before it aborts them and puts
-    /// them back. Default 5 s. What a runner started in `spawn_blocking` or in a task of its
-    /// own goes on all the same, while its job runs elsewhere: see [`RunGuard`](crate::RunGuard).
+    /// them back. Default 5 s; with 0 they are aborted at once. What a runner started in
+    /// `spawn_blocking` or in a task of its own goes on all the same, while its job runs
+    /// elsewhere: see [`RunGuard`](crate::RunGuard).
     #[serde(with = "seconds")]
     pub shutdown_timeout: Duration,
 }
@@ -62,6 +64,9 @@ impl JobPollerConfig {
     /// one database the same. A runner that blocks the runtime for three quarters of that
     /// interval loses its lease, and heartbeats are as often as it asks, so do not make it
     /// shorter than you need.
+    ///
+    /// Less than 60 ms counts as 60 ms. What the database takes to answer comes on top, and so
+    /// does the wait for a process that has room: do not count on fractions of a second.
     ///
     /// # Examples
     ///
@@ -89,9 +94,10 @@ pub struct JobSvcConfig<B: Backend = DefaultBackend> {
     pub(crate) poll_interval_deaf: Duration,
     pub(crate) seed: Option<[u8; 32]>,
     pub(crate) run_traces: RunTraces,
-    /// How the worker behaves.
+    /// How the worker behaves. Default [`JobPollerConfig::default`].
     pub poller_config: JobPollerConfig,
-    /// What time it is.
+    /// What time it is. Default the global [`Clock`], as it was when this was built: real
+    /// time, unless installed otherwise.
     pub clock: ClockHandle,
 }
 
@@ -158,7 +164,8 @@ impl<B: Backend> JobSvcConfigBuilder<B> {
     ///
     /// What is not detected: a service in real time beside an artificial clock; clocks
     /// that follow tokio's time or one of es-entity; services with `poll_only`; databases
-    /// of SQLite in memory that share a cache; and a service on Postgres that has lost its connection to the server since it began.
+    /// of SQLite in memory that share a cache; and a service on Postgres that has lost its
+    /// connection to the server since it began.
     pub fn clock(mut self, clock: impl Into<ClockHandle>) -> Self {
         self.clock = Some(clock.into());
         self
@@ -244,7 +251,8 @@ mod any {
     use crate::AnyBackend;
 
     impl JobSvcConfigBuilder<AnyBackend> {
-        /// Whether the tables are made, or upgraded, if they do not fit. Default `true`.
+        /// Whether the tables are made, or upgraded, if they do not fit. Default `true`. It
+        /// has no effect in memory, where there are none.
         pub fn exec_migrations(mut self, exec_migrations: bool) -> Self {
             self.backend.exec_migrations(exec_migrations);
             self
@@ -255,8 +263,10 @@ mod any {
     /// service is opened.
     #[cfg(feature = "postgres")]
     impl JobSvcConfigBuilder<AnyBackend> {
-        /// The size of the pool, from 1; a worker needs 2. Default: 10 more than
-        /// [`JobPollerConfig::max_jobs_per_process`], so 60.
+        /// The size of the pool, from 1; 0 is refused with [`JobError::Config`], and a worker
+        /// needs 2. Connections are opened when they are needed. Default: 10 more than
+        /// [`JobPollerConfig::max_jobs_per_process`], so 60. The service opens up to eight
+        /// more, beside the pool.
         pub fn max_connections(mut self, max_connections: u32) -> Self {
             self.backend.on_postgres("max_connections", |of| {
                 of.max_connections = Some(max_connections)
@@ -265,23 +275,27 @@ mod any {
         }
 
         /// How long the first connection may take, and at the start each answer of the
-        /// database. Default 10 s.
+        /// database. The lock of other migrations is waited for that long, or 30 s if
+        /// that is longer. Default 10 s.
         pub fn connect_timeout(mut self, connect_timeout: Duration) -> Self {
             self.backend
                 .on_postgres("connect_timeout", |of| of.connect_timeout = connect_timeout);
             self
         }
 
-        /// The schema that the tables are in, created if need be. Default: the one in which
-        /// the `search_path` of the URL's role finds them.
+        /// The schema that the tables are in, created by the migrations if need be.
+        /// Default: none is named, so it is the one in which the `search_path` of the
+        /// connection finds them at the start.
         pub fn schema(mut self, schema: impl Into<String>) -> Self {
             self.backend
                 .on_postgres("schema", |of| of.store.schema = Some(schema.into()));
             self
         }
 
-        /// For connections through a transaction pooler such as PgBouncer: jobs of other
-        /// processes are found by polling only. Default `false`.
+        /// For connections through a transaction pooler such as PgBouncer: no
+        /// LISTEN and no session settings, so jobs of other processes are found
+        /// by polling only, and no NOTIFY in transactions of the application. Default
+        /// `false`.
         pub fn poll_only(mut self, poll_only: bool) -> Self {
             self.backend
                 .on_postgres("poll_only", |of| of.store.poll_only = poll_only);
@@ -291,6 +305,14 @@ mod any {
         /// Whether a job that is spawned in a transaction of the application is announced by
         /// a NOTIFY in that transaction. Default `true`, except with
         /// [`poll_only`](Self::poll_only).
+        ///
+        /// What it costs: the transaction cannot be prepared (PREPARE TRANSACTION); its
+        /// commit takes a lock that all commits with a NOTIFY share; and it fails if some
+        /// session that listens stays in a transaction until the server's queue of
+        /// notifications is full. Without it the next poll finds the job, also in the
+        /// process that spawned it: within 15 s by default
+        /// ([`poll_interval`](Self::poll_interval)). Operations of es-entity announce after
+        /// their commit, whatever is set.
         pub fn notify_in_transactions(mut self, notify_in_transactions: bool) -> Self {
             self.backend.on_postgres("notify_in_transactions", |of| {
                 of.store.notify_in_transactions = notify_in_transactions;
@@ -344,8 +366,9 @@ mod postgres {
         }
 
         /// The size of the pool that is made for a connection string, from 1; a worker
-        /// needs 2. Connections are opened when they are needed. Default: 10 more than
-        /// [`JobPollerConfig::max_jobs_per_process`], so 60.
+        /// needs 2. Refused with [`JobError::Config`] if it is 0, or beside a pool of yours.
+        /// Connections are opened when they are needed. Default: 10 more
+        /// than [`JobPollerConfig::max_jobs_per_process`], so 60.
         pub fn max_connections(mut self, max_connections: u32) -> Self {
             self.backend.max_connections = Some(max_connections);
             self
@@ -392,7 +415,8 @@ mod postgres {
         /// What it costs: the transaction cannot be prepared (PREPARE TRANSACTION); its
         /// commit takes a lock that all commits with a NOTIFY share; and it fails if some
         /// session that listens stays in a transaction until the server's queue of
-        /// notifications is full. Without it the next poll finds the job
+        /// notifications is full. Without it the next poll finds the job, also in the
+        /// process that spawned it: within 15 s by default
         /// ([`poll_interval`](Self::poll_interval)). Operations of es-entity announce after
         /// their commit, whatever is set.
         pub fn notify_in_transactions(mut self, notify_in_transactions: bool) -> Self {

@@ -112,15 +112,15 @@ impl<B: Backend> CurrentJob<B> {
             .transpose()
     }
 
-    /// Keeps an execution state. It survives retries, reschedules and crashes,
+    /// Keeps an execution state, as JSON. It survives retries, reschedules and crashes,
     /// until the job ends.
     ///
     /// # Errors
     ///
     /// [`JobError::LeaseLost`] if another worker may run the job by now;
     /// [`JobError::SerializeState`] if it has no JSON, or none that could be read again
-    /// (a number in it is infinite or NaN, or it is nested more than 127 deep); or an error
-    /// of the store.
+    /// (a number in it is infinite or NaN, or it is nested more than 127 deep);
+    /// [`JobError::Rejected`] if its JSON has more than 64 MiB; or an error of the store.
     pub async fn update_execution_state<T: Serialize>(
         &mut self,
         execution_state: T,
@@ -135,8 +135,8 @@ impl<B: Backend> CurrentJob<B> {
     ///
     /// # Errors
     ///
-    /// As [`CurrentJob::update_execution_state`]. Roll the transaction back
-    /// then.
+    /// As [`CurrentJob::update_execution_state`]; and [`JobError::OtherBackend`] if the
+    /// transaction is one of another backend than that of the service. Roll it back then.
     pub async fn update_execution_state_in_op<T: Serialize>(
         &mut self,
         op: &mut (impl AtomicWrite<B> + ?Sized),
@@ -198,7 +198,8 @@ impl<B: Backend> CurrentJob<B> {
     ///
     /// # Errors
     ///
-    /// As [`CurrentJob::begin`]. Roll the transaction back then.
+    /// As [`CurrentJob::begin`]; and [`JobError::OtherBackend`] if the transaction is one of
+    /// another backend than that of the service. Roll it back then.
     pub async fn hold_in_op(
         &self,
         op: &mut (impl AtomicWrite<B> + ?Sized),
@@ -279,11 +280,13 @@ impl<B: Backend> CurrentJob<B> {
 
 #[cfg(feature = "es-entity")]
 impl CurrentJob<crate::Postgres> {
-    /// Begins an operation of es-entity at the time of the service's clock.
+    /// Begins an operation of es-entity at the time of the service's clock. It does not take
+    /// the run's own row first, as [`CurrentJob::begin`] does:
+    /// [`CurrentJob::hold_in_op`] does that.
     ///
     /// # Errors
     ///
-    /// When no transaction can be begun.
+    /// [`JobError::Sqlx`] if no transaction can be begun.
     pub async fn begin_op(&self) -> Result<es_entity::DbOp<'static>, JobError> {
         use es_entity::clock::ClockHandle;
 

@@ -89,9 +89,9 @@ pub enum JobError {
     #[error("there is no job with the id {0}")]
     NotFound(JobId),
     /// What is of one database was asked for, or used, where the jobs are in another.
-    #[error("the jobs are kept in {used}, not in {asked}")]
+    #[error("wrong backend: {asked} was asked for, and it is {used}")]
     OtherBackend {
-        /// The backend that was asked for.
+        /// The backend that was asked for, or that a transaction is of.
         asked: &'static str,
         /// The one that is used.
         used: &'static str,

@@ -61,7 +61,8 @@ pub struct JobEvent {
     pub kind: JobEventKind,
 }
 
-/// What happened to a job.
+/// What happened to a job. The texts of errors are kept up to 16 KiB and cut at a character;
+/// a NUL in them is replaced by U+FFFD.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 #[serde(tag = "type", rename_all = "snake_case")]
@@ -182,7 +183,7 @@ impl Job {
         self.due_at
     }
 
-    /// What went wrong last, if anything ever did.
+    /// What went wrong last, if anything ever did. At most 16 KiB of it are kept.
     pub fn last_error(&self) -> Option<&str> {
         self.events
             .iter()

@@ -21,7 +21,8 @@
 //!   attempt, its execution state, its clock, whether it should stop.
 //! - [`TaskEnd`] says how a run ended well.
 //!
-//! The module `guide` of this documentation has a guide for each road.
+//! The module `guide` of this documentation has a guide for each road; it is there with the
+//! features `postgres`, `sqlite` and `testing`.
 //!
 //! # The traits beneath
 //!
@@ -108,18 +109,17 @@
 //!
 //! # Features
 //!
-//! - `postgres` (default): the Postgres backend, on sqlx 0.8. Where it is on, types that
-//!   name no backend are of Postgres ([`backend::DefaultBackend`]).
+//! - `postgres` (default): the Postgres backend, on sqlx 0.8.
 //! - `sqlite`: the SQLite backend, on sqlx 0.8.
-//! - `es-entity` (default): jobs are spawned in operations of es-entity 0.20, and runners can
-//!   complete with them.
+//! - `es-entity-operations` (default): jobs can be spawned in any operation of es-entity 0.20.
+//! - `es-entity`: runners can complete with an `es_entity::DbOp`, too.
 //! - `tls` (default): connections to Postgres can be encrypted, by rustls with the roots of
 //!   Mozilla. The guide `poolers` says how to choose another library, or other roots.
 //! - `opentelemetry` (default): the trace context of a spawn becomes the parent
 //!   of its first run, and each later one links to it ([`RunTraces`]); for opentelemetry
 //!   0.33 and tracing-opentelemetry 0.34, and without effect beside other versions.
 //! - `json-schema`: JSON schemas of the event types.
-//! - `testing`: [`testing`], for tests of applications.
+//! - `testing`: the module `testing`, for tests of applications.
 //! - `tokio-task-names`: names the task of each run after its job; needs
 //!   `--cfg tokio_unstable`.
 //! - `sim`: lets a simulator kill a worker, and choose where it dies.
@@ -135,9 +135,11 @@ mod config;
 mod core;
 mod current;
 pub mod error;
-#[cfg(any(
-    doc,
-    all(doctest, feature = "postgres", feature = "sqlite", feature = "testing")
+#[cfg(all(
+    any(doc, doctest),
+    feature = "postgres",
+    feature = "sqlite",
+    feature = "testing"
 ))]
 pub mod guide;
 mod hold;
@@ -162,11 +164,9 @@ mod task;
 pub mod testing;
 mod trace;
 
-#[cfg(feature = "postgres")]
-pub use backend::Postgres;
 #[cfg(feature = "sqlite")]
 pub use backend::Sqlite;
-pub use backend::{AnyBackend, Backend, Memory};
+pub use backend::{AnyBackend, Backend, Memory, Postgres};
 pub use config::{JobPollerConfig, JobSvcConfig, JobSvcConfigBuilder};
 pub use current::CurrentJob;
 pub use error::JobError;
@@ -178,8 +178,8 @@ pub use id::simulated::set_ids;
 pub use job::{Job, JobEvent, JobEventKind, JobState};
 pub use job_engine::RetrySettings;
 pub use job_tokio::{
-    ArtificialClockConfig, ArtificialMode, Clock, ClockController, ClockHandle, ClockId,
-    WorkerEnded,
+    ArtificialClockConfig, ArtificialMode, Attended, BusyGuard, Clock, ClockController,
+    ClockHandle, ClockId, ClockSleep, ClockTimeout, Elapsed, Participant, WorkerEnded,
 };
 pub use job_type::JobType;
 #[cfg(feature = "postgres")]

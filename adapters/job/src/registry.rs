@@ -35,6 +35,8 @@ pub(crate) struct Registry<B: Backend> {
 }
 
 struct Registered<B: Backend> {
+    /// It is not to be replaced, nor to replace another.
+    only: bool,
     retry: RetrySettings,
     crashes_max: Option<u32>,
     undecodable_max: Duration,
@@ -88,15 +90,19 @@ impl<B: Backend> Registry<B> {
         }
     }
 
-    pub(crate) fn has(&self, job_type: &JobType) -> bool {
-        self.types.contains_key(job_type)
-    }
-
     /// Adds an initializer and tells its type. One that had the type before is
-    /// replaced.
-    pub(crate) fn add<I: JobInitializer<B>>(&mut self, initializer: I) -> JobType {
+    /// replaced, unless one of them is to be the only one.
+    #[track_caller]
+    pub(crate) fn add<I: JobInitializer<B>>(&mut self, initializer: I, only: bool) -> JobType {
         let job_type = initializer.job_type();
+        let before = self.types.get(&job_type);
+        assert!(
+            before.is_none_or(|before| !only && !before.only),
+            "something is registered for the job type `{job_type}` already: each task and each \
+             function needs a type of its own"
+        );
         let registered = Registered {
+            only,
             retry: initializer.retry_on_error_settings(),
             crashes_max: initializer.crashes_max(),
             undecodable_max: initializer.undecodable_max(),

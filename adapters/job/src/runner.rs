@@ -29,14 +29,16 @@ pub trait JobInitializer<B: Backend = DefaultBackend>: Send + Sync + 'static {
     /// The type. Asked once, when the initializer is registered.
     fn job_type(&self) -> JobType;
 
-    /// What follows a failure. Asked once, when the initializer is registered.
+    /// What follows a failure. Asked once, when the initializer is registered. Default
+    /// [`RetrySettings::default`]: 30 attempts in 18 hours.
     fn retry_on_error_settings(&self) -> RetrySettings {
         RetrySettings::default()
     }
 
     /// Crashes in a row after which a job of this type ends as errored: a job
-    /// that kills its process must not do so for ever. `None` for no limit.
-    /// Default [`CRASHES_MAX_DEFAULT`].
+    /// that kills its process must not do so for ever. `None` for no limit; 0 means the
+    /// same as 1, that the first crash ends the job. Default [`CRASHES_MAX_DEFAULT`]. Asked
+    /// once, when the initializer is registered.
     ///
     /// A crash is a lease that ran out, counted apart from errors. The count
     /// starts again when a run ends in any other way, apart from being put back, or had
@@ -48,8 +50,9 @@ pub trait JobInitializer<B: Backend = DefaultBackend>: Send + Sync + 'static {
     /// A job whose config this program cannot decode is put back, for a program that can:
     /// during a deploy old and new versions share the jobs. It costs no attempt, and the
     /// wait until it is tried again grows to a minute. Once that has gone on for so long,
-    /// the job ends as errored. Default [`UNDECODABLE_MAX_DEFAULT`]; make it longer than
-    /// your longest deploy. Asked once, when the initializer is registered.
+    /// the job ends as errored; with 0, the first time. Default
+    /// [`UNDECODABLE_MAX_DEFAULT`]; make it longer than your longest deploy. Asked once, when
+    /// the initializer is registered.
     ///
     /// That is so if [`JobInitializer::init`] fails and [`Job::config`] did so before. All
     /// other errors count as failures.
@@ -97,7 +100,10 @@ pub trait JobRunner<B: Backend = DefaultBackend>: Send + Sync + 'static {
 /// run happen together or not at all. If the lease is lost by then, it is
 /// rolled back.
 ///
-/// A reschedule sets the attempt back to 1 and keeps the execution state.
+/// A reschedule sets the attempt back to 1 and keeps the execution state. When the next run
+/// is due is judged by the clock of the database, or by the artificial clock of the service.
+/// Times are kept to the microsecond, in the years 1 to 9999: a wait is rounded up, a point
+/// in time down, and what lies outside is moved to the nearest end.
 pub enum JobCompletion<B: Backend = DefaultBackend> {
     /// The job is done.
     Complete,
@@ -113,7 +119,7 @@ pub enum JobCompletion<B: Backend = DefaultBackend> {
     /// Run again at once, together with this operation.
     #[cfg(feature = "es-entity")]
     RescheduleNowWithOp(B::Operation),
-    /// Run again after this time.
+    /// Run again after this time, which begins when the end of the run is recorded.
     RescheduleIn(Duration),
     /// Run again after this time, together with this transaction.
     RescheduleInWithTx(B::Transaction, Duration),

@@ -49,8 +49,8 @@ struct Settings {
 
 impl Jobs<AnyBackend> {
     /// Opens the database that a URL names: `postgres://user:password@host/database`,
-    /// `sqlite:jobs.db`, or `memory:`, which nobody else shares. Before it is awaited, it can be configured: it is a
-    /// [`JobSvcConfigBuilder`].
+    /// `sqlite:jobs.db`, or `memory:`, which nobody else shares. Before it is awaited, it can
+    /// be configured: it is a [`JobSvcConfigBuilder`].
     ///
     /// Those who want a pool of theirs, or a service whose backend is part of its type, use
     /// [`Jobs::init`].
@@ -59,6 +59,10 @@ impl Jobs<AnyBackend> {
     ///
     /// When it is awaited: [`JobError::Config`] if the URL names no database of ours, or one
     /// that this program was built without; else as [`Jobs::init`].
+    ///
+    /// # Panics
+    ///
+    /// When it is awaited outside of a tokio runtime.
     ///
     /// # Examples
     ///
@@ -90,7 +94,8 @@ impl<B: Backend> Jobs<B> {
     /// # Errors
     ///
     /// When any of that fails: [`JobError::Sqlx`], [`JobError::Config`] or
-    /// [`JobError::Migration`], each of which says what to do.
+    /// [`JobError::Migration`], each of which says what to do; on SQLite also
+    /// [`JobError::Store`], if what a process before ran cannot be made due again.
     ///
     /// # Panics
     ///
@@ -125,8 +130,8 @@ impl<B: Backend> Jobs<B> {
     }
 
     /// Registers an initializer and returns a spawner for jobs of its type. A
-    /// process that only spawns registers its initializers, too, and never
-    /// calls [`Jobs::start_poll`].
+    /// process that only spawns needs none: [`Jobs::spawn`] and [`Jobs::spawner`] take what
+    /// runs elsewhere.
     ///
     /// # Examples
     ///
@@ -140,7 +145,14 @@ impl<B: Backend> Jobs<B> {
     /// #     type Config = MyConfig;
     /// #     fn job_type(&self) -> JobType { JobType::new("example") }
     /// #     fn init(&self, _: &Job, _: JobSpawner<MyConfig>) -> Result<Box<dyn JobRunner>, Box<dyn Error>> {
-    /// #         Err("no runner".into())
+    /// #         Ok(Box::new(MyRunner))
+    /// #     }
+    /// # }
+    /// # struct MyRunner;
+    /// # #[async_trait::async_trait]
+    /// # impl JobRunner for MyRunner {
+    /// #     async fn run(&self, _: CurrentJob) -> Result<JobCompletion, Box<dyn Error>> {
+    /// #         Ok(JobCompletion::Complete)
     /// #     }
     /// # }
     /// # async fn example(mut jobs: Jobs) -> Result<(), job::error::JobError> {
@@ -153,17 +165,14 @@ impl<B: Backend> Jobs<B> {
     /// # Panics
     ///
     /// After [`Jobs::start_poll`], with `Registry has been consumed by executor`, and what to
-    /// do.
+    /// do; and if a task or function is registered for the type. A second initializer replaces
+    /// the first, with a warning in the log.
+    #[track_caller]
     pub fn add_initializer<I: JobInitializer<B>>(
         &mut self,
         initializer: I,
     ) -> JobSpawner<I::Config, B> {
-        let job_type = self
-            .registry()
-            .as_mut()
-            .expect(REGISTRY_CONSUMED)
-            .add(initializer);
-        JobSpawner::new(Arc::clone(&self.core), job_type)
+        self.register(initializer, false)
     }
 
     /// Starts to poll for due jobs of the registered types and to run them.
@@ -269,6 +278,36 @@ impl<B: Backend> Jobs<B> {
     #[instrument(name = "job.find", skip(self))]
     pub async fn find(&self, id: JobId) -> Result<Job, JobError> {
         self.core.find(id).await
+    }
+
+    /// The same service, for code that does not know its backend: to spawn jobs and to find
+    /// them. What runs here is registered with the service itself.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use job::{AnyBackend, JobError, JobSvcConfig, JobType, Jobs};
+    ///
+    /// async fn order(jobs: &Jobs<AnyBackend>) -> Result<(), JobError> {
+    ///     jobs.spawner::<u32>(JobType::new("ship")).job(7).await?;
+    ///     Ok(())
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), JobError> {
+    /// let jobs = JobSvcConfig::memory().await?;
+    /// order(&jobs.any()).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn any(&self) -> Jobs<AnyBackend> {
+        Jobs {
+            core: self.core.any(),
+            registry: Arc::default(),
+            settings: self.settings.clone(),
+            entropy: self.entropy.clone(),
+            driver: self.driver.clone(),
+        }
     }
 
     /// The clock of the service.
@@ -383,20 +422,17 @@ impl<B: Backend> Jobs<B> {
         driver.is_some_and(|driver| driver.is_running())
     }
 
-    /// Registers what must be the only one of its type.
+    /// Registers an initializer, which may have to be the only one of its type.
     #[track_caller]
-    pub(crate) fn add_only<I: JobInitializer<B>>(
+    pub(crate) fn register<I: JobInitializer<B>>(
         &mut self,
         initializer: I,
+        only: bool,
     ) -> JobSpawner<I::Config, B> {
-        let job_type = initializer.job_type();
-        let registered = self.registry().as_ref().is_some_and(|of| of.has(&job_type));
-        assert!(
-            !registered,
-            "something is registered for the job type `{job_type}` already: each task and each \
-             function needs a type of its own"
-        );
-        self.add_initializer(initializer)
+        let mut registry = self.registry();
+        let registry = registry.as_mut().expect(REGISTRY_CONSUMED);
+        let job_type = registry.add(initializer, only);
+        JobSpawner::new(Arc::clone(&self.core), job_type)
     }
 
     /// The registry, of which there is one.

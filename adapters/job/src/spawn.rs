@@ -24,6 +24,9 @@ type Spawning<'a, T> = Pin<Box<dyn Future<Output = Result<T, JobError>> + Send +
 ///
 /// By default it is due at once, has a new id, and is committed by itself.
 ///
+/// If the future is dropped before it is done, by a timeout perhaps, the job may or may not
+/// come about. With an id of one's own and [`Spawn::or_find`] it can be spawned again.
+///
 /// # Errors
 ///
 /// As [`JobSpawner::spawn`].
@@ -54,12 +57,22 @@ type Spawning<'a, T> = Pin<Box<dyn Future<Output = Result<T, JobError>> + Send +
 pub struct Spawn<C, B: Backend = DefaultBackend> {
     spawner: JobSpawner<C, B>,
     config: C,
+    job: Said,
+}
+
+/// What was said of a job.
+#[derive(Debug)]
+struct Said {
     id: JobId,
     due: Due,
 }
 
 /// As [`Spawn`], in a transaction of the caller: the job exists when, and only when, that
-/// commits.
+/// commits. If the future is dropped before it is done, roll it back.
+///
+/// # Errors
+///
+/// As [`JobSpawner::spawn_in_op`].
 #[must_use = "it is spawned when it is awaited"]
 pub struct SpawnIn<'a, C, B: Backend, T: ?Sized> {
     spawn: Spawn<C, B>,
@@ -68,6 +81,10 @@ pub struct SpawnIn<'a, C, B: Backend, T: ?Sized> {
 
 /// As [`Spawn`] or [`SpawnIn`], unless there is a job with this id already: then that is
 /// found. Awaited, it is a [`Spawned`].
+///
+/// # Errors
+///
+/// As those; [`JobError::DuplicateId`] only if the job with this id is one of another type.
 #[must_use = "it is spawned when it is awaited"]
 pub struct OrFind<S>(S);
 
@@ -92,29 +109,11 @@ impl<C, B: Backend> Spawn<C, B> {
         Self {
             spawner,
             config,
-            id: JobId::new(),
-            due: Due::Now,
+            job: Said {
+                id: JobId::new(),
+                due: Due::Now,
+            },
         }
-    }
-
-    /// By which id it is known. Two jobs with one id cannot exist, so an id that follows
-    /// from what the job is about makes it come about once. Default: a new one.
-    pub fn id(mut self, id: impl Into<JobId>) -> Self {
-        self.id = id.into();
-        self
-    }
-
-    /// When it is due; a time in the past is at once. Times are kept to the microsecond, up
-    /// to the year 9999. The last of this and [`Spawn::after`] holds.
-    pub fn at(mut self, at: DateTime<Utc>) -> Self {
-        self.due = Due::At(to_timestamp(at));
-        self
-    }
-
-    /// After how long it is due, by the clock of the database.
-    pub fn after(mut self, delay: Duration) -> Self {
-        self.due = Due::In(delay);
-        self
     }
 
     /// In a transaction of the caller: the job exists when, and only when, it commits.
@@ -135,6 +134,50 @@ impl<C, B: Backend, T: ?Sized> SpawnIn<'_, C, B, T> {
     }
 }
 
+impl<C, B: Backend> OrFind<Spawn<C, B>> {
+    /// As [`Spawn::in_tx`].
+    pub fn in_tx<T: AtomicWrite<B> + ?Sized>(self, op: &mut T) -> OrFind<SpawnIn<'_, C, B, T>> {
+        self.0.in_tx(op).or_find()
+    }
+}
+
+/// What can be said of a job, in whichever order.
+macro_rules! says {
+    ($(impl[$($of:tt)*] $spawn:ty, $($path:tt).+;)+) => { $(
+        impl<$($of)*> $spawn {
+            /// By which id it is known. Two jobs with one id cannot exist, so an id that
+            /// follows from what the job is about makes it come about once; a second spawn of
+            /// it is refused with [`JobError::DuplicateId`], or finds it
+            /// ([`Spawn::or_find`]). Default: a new one.
+            pub fn id(mut self, id: impl Into<JobId>) -> Self {
+                self.$($path).+.id = id.into();
+                self
+            }
+
+            /// When it is due; a time in the past is at once. Times are kept to the
+            /// microsecond, up to the year 9999. The last of this and `after` holds.
+            pub fn at(mut self, at: DateTime<Utc>) -> Self {
+                self.$($path).+.due = Due::At(to_timestamp(at));
+                self
+            }
+
+            /// After how long it is due, by the clock of the database, or the artificial clock
+            /// if there is one; at the end of the year 9999 if that is longer.
+            pub fn after(mut self, delay: Duration) -> Self {
+                self.$($path).+.due = Due::In(delay);
+                self
+            }
+        }
+    )+ };
+}
+
+says! {
+    impl[C, B: Backend] Spawn<C, B>, job;
+    impl[C, B: Backend, T: ?Sized] SpawnIn<'_, C, B, T>, spawn.job;
+    impl[C, B: Backend] OrFind<Spawn<C, B>>, 0.job;
+    impl[C, B: Backend, T: ?Sized] OrFind<SpawnIn<'_, C, B, T>>, 0.spawn.job;
+}
+
 impl<C, B> IntoFuture for Spawn<C, B>
 where
     C: Serialize + Send + Sync + 'static,
@@ -146,7 +189,9 @@ where
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
             let spawner = &self.spawner;
-            spawner.spawn_due(self.id, self.config, self.due).await
+            spawner
+                .spawn_due(self.job.id, self.config, self.job.due)
+                .await
         })
     }
 }
@@ -165,7 +210,7 @@ where
             let Self { spawn, op } = self;
             let spawner = &spawn.spawner;
             spawner
-                .spawn_due_in(op, spawn.id, spawn.config, spawn.due)
+                .spawn_due_in(op, spawn.job.id, spawn.config, spawn.job.due)
                 .await
         })
     }
@@ -182,7 +227,7 @@ where
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
             let OrFind(spawn) = self;
-            let (spawner, id) = (spawn.spawner.clone(), spawn.id);
+            let (spawner, id) = (spawn.spawner.clone(), spawn.job.id);
             let spawned = spawn.await;
             let existing = spawner.existing(id);
             or_existing(spawned, existing, spawner.job_type()).await
@@ -202,7 +247,7 @@ where
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
             let OrFind(SpawnIn { spawn, op }) = self;
-            let (spawner, id) = (spawn.spawner.clone(), spawn.id);
+            let (spawner, id) = (spawn.spawner.clone(), spawn.job.id);
             let spawned = spawn.in_tx(&mut *op).await;
             let existing = spawner.existing_in(op, id);
             or_existing(spawned, existing, spawner.job_type()).await
@@ -239,8 +284,7 @@ impl<C, B: Backend> fmt::Debug for Spawn<C, B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Spawn")
             .field("job_type", self.spawner.job_type())
-            .field("id", &self.id)
-            .field("due", &self.due)
+            .field("job", &self.job)
             .finish_non_exhaustive()
     }
 }

@@ -17,10 +17,10 @@ use crate::core::{Core, wrong_reply};
 use crate::error::JobError;
 use crate::{Job, JobId, JobSpec, JobState, JobType, Spawn, readable, trace};
 
-/// Creates jobs of the type whose initializer it came from
-/// ([`Jobs::add_initializer`](crate::Jobs::add_initializer)).
-///
-/// It works in processes that never poll, too.
+/// Creates jobs of one type. It comes from what registers the type
+/// ([`Jobs::add_initializer`](crate::Jobs::add_initializer),
+/// [`Jobs::add_task`](crate::Jobs::add_task)), or, where that is elsewhere, from
+/// [`Jobs::spawner`](crate::Jobs::spawner).
 pub struct JobSpawner<Config, B: Backend = DefaultBackend> {
     core: Arc<Core<B>>,
     job_type: JobType,

@@ -159,10 +159,12 @@ fn set_all(set: &str, settings: &[(&str, &str)]) -> String {
 /// those whose `begin` has ended. For a hook of a pool:
 ///
 /// ```
+/// # mod job { pub use job_postgres as backend; } // Its readers have the crate `job`.
+/// use job::backend::is_in_transaction;
 /// use sqlx::postgres::PgPoolOptions;
 ///
 /// let pool = PgPoolOptions::new().after_release(|connection, _| {
-///     Box::pin(async move { Ok(!job_postgres::is_in_transaction(connection).await?) })
+///     Box::pin(async move { Ok(!is_in_transaction(connection).await?) })
 /// });
 /// ```
 ///

@@ -525,6 +525,17 @@ impl Books {
         }
     }
 
+    /// The runs that a worker has claimed and not started.
+    pub(super) fn unstarted(&self, who: Who) -> Vec<Run> {
+        let runs = self.running.iter().filter_map(|job| {
+            let run = self.job(*job)?.seen?.run(*job)?;
+            let book = self.run(run)?;
+            let unstarted = book.who == who && book.started_us.is_none() && book.ended.is_none();
+            unstarted.then_some(run)
+        });
+        runs.collect()
+    }
+
     /// How far the clock of a worker was set back since then, in microseconds.
     pub(super) fn set_back_us(&self, who: Who, since_us: u64) -> u64 {
         let jumps = self.scenario.faults.iter().map(|fault| match fault {

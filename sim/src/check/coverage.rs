@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-use job_engine::StoreError;
 use job_engine::lifecycle::{RunEnd, State};
 use job_engine::store::{Outcome, Spawned, Written};
 use job_engine::worker::{Ended, StopReason};
+use job_engine::{Reply, StoreError};
 use serde::{Deserialize, Serialize};
 
 use super::books::{Books, Life};
@@ -13,16 +13,18 @@ use super::transition::{Change, Transition};
 use crate::event::Event;
 use crate::scenario::OnStop;
 
-/// How often each point was reached.
+/// How often each point was reached, and in how many simulations.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Coverage {
     counts: [u64; Point::COUNT],
+    seeds: [u64; Point::COUNT],
 }
 
 impl Default for Coverage {
     fn default() -> Self {
         Self {
             counts: [0; Point::COUNT],
+            seeds: [0; Point::COUNT],
         }
     }
 }
@@ -31,6 +33,11 @@ impl Coverage {
     /// How often this point was reached.
     pub fn count(&self, point: Point) -> u64 {
         self.counts[point as usize]
+    }
+
+    /// In how many simulations this point was reached.
+    pub fn seeds(&self, point: Point) -> u64 {
+        self.seeds[point as usize]
     }
 
     /// How many points were reached.
@@ -50,10 +57,14 @@ impl Coverage {
         for (count, more) in self.counts.iter_mut().zip(other.counts) {
             *count += more;
         }
+        for (seeds, more) in self.seeds.iter_mut().zip(other.seeds) {
+            *seeds += more;
+        }
     }
 
     pub(crate) fn reach(&mut self, point: Point) {
         self.counts[point as usize] += 1;
+        self.seeds[point as usize] = 1;
     }
 }
 
@@ -172,6 +183,18 @@ points! {
     Panicked = "a runner panicked",
     /// The end of a run arrives after its lease was found to be lost.
     FinishAfterReclaim = "a finish that lost the race with a reclaim",
+    /// A worker is asked to shut down while jobs wait for a place.
+    ShutdownWithReady = "a shutdown with jobs that wait for a place",
+    /// A worker hears that it has lost a job that waits for a place.
+    ReadyLost = "a lost lease of a job that waits for a place",
+    /// A worker has put a job back that it found no time to start under its lease.
+    ReadyLapsed = "a job put back as its lease may have run out",
+    /// A call is answered after three in a row were not.
+    StoreHealed = "a store that works again after three errors",
+    /// A job is retried, and nothing else waits for any worker.
+    RetryAlone = "a retry with nothing else to do",
+    /// A runner is told that its lease may have run out while the store does not answer.
+    ToldWhileAway = "a lapsed lease told while the store is away",
     /// A crash at a fault point, see [`job_tokio::fault::POINTS`].
     CrashAfterClaim = "a crash after a claim's reply",
     /// See there.
@@ -248,7 +271,11 @@ pub(super) fn transition(coverage: &mut Coverage, books: &Books, change: &Transi
                 return;
             }
             match &finish.outcome {
-                Outcome::Released => coverage.reach(Point::ReleasedUnstarted),
+                Outcome::Released => {
+                    coverage.reach(Point::ReleasedUnstarted);
+                    let lapsed = run.is_some_and(|run| change.now.true_us > run.believed_until_us);
+                    sometimes!(coverage, ReadyLapsed, lapsed);
+                }
                 Outcome::Interrupted => coverage.reach(Point::Released),
                 Outcome::Undecodable { .. } => coverage.reach(Point::Undecodable),
                 Outcome::Rescheduled { .. } => coverage.reach(Point::Rescheduled),
@@ -256,6 +283,9 @@ pub(super) fn transition(coverage: &mut Coverage, books: &Books, change: &Transi
                 Outcome::Retried { attempt, delay, .. } => {
                     let was = before.map_or(0, |seen| seen.attempt);
                     sometimes!(coverage, HealthyReset, *attempt == 1 && was > 1);
+                    // Itself is still among those that run.
+                    let alone = books.pending.is_empty() && books.running.len() == 1;
+                    sometimes!(coverage, RetryAlone, alone && !delay.is_zero());
                     let max = super::attempts::retry_of(books, change)
                         .map(|retry| u128::from(retry.max_backoff_ms));
                     sometimes!(coverage, BackoffAtMax, max == Some(delay.as_millis()));
@@ -312,7 +342,14 @@ pub(super) fn event(coverage: &mut Coverage, books: &Books, event: &Event<'_>) {
             }
         }
         Event::Crashed { who } if at_work(who) => coverage.reach(Point::CrashAtWork),
-        Event::ShutdownAsked { who } if at_work(who) => coverage.reach(Point::ShutdownAtWork),
+        Event::ShutdownAsked { who } => {
+            sometimes!(coverage, ShutdownAtWork, at_work(who));
+            sometimes!(
+                coverage,
+                ShutdownWithReady,
+                !books.unstarted(who).is_empty()
+            );
+        }
         Event::Aborted { .. } => coverage.reach(Point::RunnerAborted),
         Event::Stopped { who } => {
             let runs = books.worker(who).map(|worker| &worker.executing);
@@ -331,12 +368,16 @@ pub(super) fn event(coverage: &mut Coverage, books: &Books, event: &Event<'_>) {
             sometimes!(coverage, RunsOverlap, overlaps > 0);
         }
         Event::Told {
+            who,
             run,
             reason: StopReason::LeaseLost,
-            ..
         } => {
             let known = books.run(run).is_some_and(|run| run.stale);
             sometimes!(coverage, ToldByItsWorker, !known);
+            let away = books
+                .worker(who)
+                .is_some_and(|worker| worker.pace.is_away());
+            sometimes!(coverage, ToldWhileAway, !known && away);
         }
         Event::Unheard { call } => {
             let gone = books
@@ -361,7 +402,22 @@ pub(super) fn event(coverage: &mut Coverage, books: &Books, event: &Event<'_>) {
                     sometimes!(coverage, ClaimReplyLost, took);
                 }
             }
-            Ok(_) | Err(StoreError::Rejected(_)) => {}
+            Ok(reply) => {
+                let worker = books.worker(call.who);
+                let healed = worker.is_some_and(|worker| worker.pace.heals(call.op));
+                sometimes!(coverage, StoreHealed, healed && call.is_of_engine());
+                if let Reply::Heartbeat(written) = reply {
+                    let runs = worker.map_or(&[][..], |worker| worker.pace.heartbeat());
+                    let mut lost = runs.iter().zip(written).filter(|(run, written)| {
+                        **written == Written::Stale
+                            && books
+                                .run(**run)
+                                .is_some_and(|run| run.started_us.is_none() && run.ended.is_none())
+                    });
+                    sometimes!(coverage, ReadyLost, lost.next().is_some());
+                }
+            }
+            Err(StoreError::Rejected(_)) => {}
         },
         Event::Ended { run, ended, .. } => {
             if let Ended::Failed(text) = ended {

@@ -7,6 +7,7 @@ use job_engine::Run;
 
 use super::belief;
 use super::books::{Books, Life};
+use super::reclaims::quiet_us;
 use super::{Verdict, Violation};
 use crate::event::{Disturbance, Who};
 use crate::scenario::job_key;
@@ -31,6 +32,8 @@ pub(super) enum Obligation {
     Abort(Who, Run),
     /// A runner is told that its lease may have run out, if it was not renewed.
     Believe(Who, Run),
+    /// A job that waits for a place is put back, as its worker shuts down.
+    PutBack(Who, Run),
     /// A worker has stopped.
     Stop(Who),
 }
@@ -67,6 +70,7 @@ impl Obligation {
             Obligation::Tell(who, _)
             | Obligation::Abort(who, _)
             | Obligation::Believe(who, _)
+            | Obligation::PutBack(who, _)
             | Obligation::Stop(who) => *who,
         }
     }
@@ -101,6 +105,14 @@ pub(super) fn check(books: &mut Books) -> Verdict {
                     continue;
                 }
                 (who, book.is_none())
+            }
+            Obligation::PutBack(who, run) => {
+                let quiet = books
+                    .worker(who)
+                    .map_or(0, |worker| quiet_us(&worker.knobs));
+                let book = books.run(run);
+                let done = book.is_none_or(|book| book.recorded.is_some() || book.refused);
+                (who, done || !books.is_undisturbed(who, quiet))
             }
             Obligation::Stop(who) => (who, false),
         };
@@ -143,6 +155,15 @@ fn broken(obligation: Obligation, by_us: u64, now_us: u64) -> Violation {
         Obligation::Abort(who, run) => Violation::new(
             "shutdown.abort",
             format!("run {} in {who} was to be aborted {when}", run.fence),
+        )
+        .of_job(job_key(run.job))
+        .of(who),
+        Obligation::PutBack(who, run) => Violation::new(
+            "shutdown.unstarted",
+            format!(
+                "{who} shuts down, and was to put run {} back, which it never started, {when}",
+                run.fence
+            ),
         )
         .of_job(job_key(run.job))
         .of(who),

@@ -96,6 +96,17 @@ impl Pace {
         self.lanes[FINISH].in_flight == Some(op)
     }
 
+    /// Whether this call is answered after three in a row of its kind were not.
+    pub(super) fn heals(&self, op: u64) -> bool {
+        let mut lanes = self.lanes.iter();
+        lanes.any(|lane| lane.in_flight == Some(op) && lane.failures >= 3)
+    }
+
+    /// Whether heartbeats are not answered.
+    pub(super) fn is_away(&self) -> bool {
+        self.lanes[HEARTBEAT].failures > 0
+    }
+
     /// Whether ends are on their way, or wait until they may be sent again.
     pub(super) fn is_recording(&self) -> bool {
         let lane = self.lanes[FINISH];

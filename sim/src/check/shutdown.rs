@@ -13,6 +13,10 @@ use super::{Verdict, Violation, ensure};
 use crate::event::{Event, Who};
 use crate::scenario::{OnStop, job_key};
 
+/// How long it may take to put back what never started, in microseconds: a claim that is
+/// under way, and a few commands.
+const PUT_BACK_US: u64 = 1_000_000;
+
 pub(super) fn event(books: &mut Books, event: &Event<'_>) -> Verdict {
     match event {
         Event::ShutdownAsked { who } => {
@@ -81,6 +85,11 @@ fn asked(books: &mut Books, who: Who) {
     books
         .obligations
         .add(stop_us + SLACK_US, Obligation::Stop(who));
+    // What never started has nothing to end for.
+    for run in books.unstarted(who) {
+        let put_back = Obligation::PutBack(who, run);
+        books.obligations.add(counts_from + PUT_BACK_US, put_back);
+    }
 }
 
 /// The store has told the worker which leases are lost.

@@ -35,6 +35,9 @@ pub(super) struct Explore {
     /// Fail when a rare situation never occurred
     #[arg(long)]
     cover: bool,
+    /// Say how many of the seeds reach each rare situation
+    #[arg(long)]
+    reach: bool,
 }
 
 /// So many simulations to shrink one failure.
@@ -62,6 +65,9 @@ impl Explore {
         for point in &missed {
             println!("  never: {point}");
         }
+        if self.reach {
+            reach(&summary);
+        }
         write_cases(&self.cases, &summary.failures)?;
         let covered = missed.is_empty() || !self.cover;
         Ok(if summary.failures.is_empty() && covered {
@@ -69,6 +75,20 @@ impl Explore {
         } else {
             Outcome::Bad
         })
+    }
+}
+
+/// How many of the seeds reach each rare situation, the rarest first.
+fn reach(summary: &Summary) {
+    let mut points = Point::ALL;
+    points.sort_by_key(|point| summary.coverage.seeds(*point));
+    for point in points {
+        let seeds = summary.coverage.seeds(point);
+        let one_of = match seeds {
+            0 => "never".to_owned(),
+            seeds => format!("1 of {:.1}", summary.seeds as f64 / seeds as f64),
+        };
+        println!("  {one_of:>12} seeds: {point}");
     }
 }
 

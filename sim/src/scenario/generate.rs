@@ -113,6 +113,8 @@ const CLASSES: [Class; 10] = [
     Class::Deploys,
 ];
 
+/// So many jobs at one moment are a crowd.
+const CROWD_JOBS_MIN: u32 = 15;
 /// With more jobs than that, long runs are a backlog and nothing else.
 const ENDURING_JOBS_MAX: u32 = 8;
 
@@ -130,6 +132,8 @@ pub(super) struct Generator {
     burst_ms: Option<u64>,
     /// The lease that runs outlast, if they do.
     enduring_ms: Option<u64>,
+    /// Whether many short jobs come at once, and few of them have a place.
+    crowd: bool,
 }
 
 impl Generator {
@@ -140,6 +144,7 @@ impl Generator {
             moments,
             burst_ms: None,
             enduring_ms: None,
+            crowd: false,
         }
     }
 
@@ -184,13 +189,19 @@ impl Generator {
         let profile = self.profile;
         let calm_from_ms = profile.horizon_ms - profile.calm_ms;
         let peaceful = self.dice.pct(10);
+        self.crowd = profile.jobs_max > CROWD_JOBS_MIN && self.dice.pct(15);
         let types = self.types();
         let workers = self.workers(types.len() as u32);
+        // The longer a claim takes, the more is claimed ahead.
+        let latency_us = match self.crowd {
+            true => (1_000, 40_000),
+            false => self.latency_us(),
+        };
         let mut scenario = Scenario {
             seed,
             horizon_ms: profile.horizon_ms,
             calm_from_ms,
-            latency_us: self.latency_us(),
+            latency_us,
             types,
             workers,
             jobs: Vec::new(),
@@ -221,7 +232,10 @@ impl Generator {
     }
 
     fn types(&mut self) -> Vec<TypeSpec> {
-        let count = self.dice.within(1, 4);
+        let count = match self.crowd {
+            true => self.dice.within(1, 2),
+            false => self.dice.within(1, 4),
+        };
         let of_type = |dice: &mut Dice| {
             let editions = dice.one_of(&[1, 1, 2]);
             let retries = (0..editions).map(|_| retry(dice)).collect();
@@ -232,7 +246,9 @@ impl Generator {
 
     fn workers(&mut self, types: u32) -> Vec<WorkerSpec> {
         let max = self.profile.workers_max;
-        let count = if self.dice.pct(60) {
+        let count = if self.crowd {
+            self.dice.within(1, max.min(3).into()) as u32
+        } else if self.dice.pct(60) {
             max
         } else {
             self.dice.within(1, max.into()) as u32
@@ -273,8 +289,12 @@ impl Generator {
     }
 
     fn knobs(&mut self, types: u32) -> Knobs {
+        let crowd = self.crowd;
         let dice = &mut self.dice;
-        let jobs_max = dice.any_size(1, 12) as u32;
+        let jobs_max = match crowd {
+            true => dice.within(1, 4) as u32,
+            false => dice.any_size(1, 12) as u32,
+        };
         let lease_ms = dice.one_of(self.profile.leases_ms);
         // A worker that does not know all types.
         let known = if types > 1 && dice.pct(15) {
@@ -296,6 +316,9 @@ impl Generator {
     }
 
     fn jobs(&mut self, scenario: &Scenario, peaceful: bool) -> Vec<JobSpec> {
+        if self.crowd {
+            return self.crowd(scenario);
+        }
         let count = self.dice.any_size(1, self.profile.jobs_max.into()) as u32;
         let types = scenario.types.len() as u64;
         let until_ms = scenario.calm_from_ms + self.profile.calm_ms / 10;
@@ -369,6 +392,43 @@ impl Generator {
         jobs
     }
 
+    /// Many jobs at one moment, most of them so short that a worker claims more of them than
+    /// it has places; now and then one that takes a place for long.
+    fn crowd(&mut self, scenario: &Scenario) -> Vec<JobSpec> {
+        let until_ms = scenario.calm_from_ms / 2;
+        let burst_ms = self.dice.within(0, until_ms);
+        self.burst_ms = Some(burst_ms);
+        let types = scenario.types.len() as u64;
+        let (least, most) = (CROWD_JOBS_MIN.into(), self.profile.jobs_max.into());
+        let count = self.dice.within(least, most) as u32;
+        let dice = &mut self.dice;
+        let spread_ms = dice.one_of(&[1, 300, 1_500]);
+        let long_pct = dice.one_of(&[0, 5, 15]);
+        let jobs = (0..count).map(|key| {
+            let work_ms = match dice.pct(long_pct) {
+                true => dice.within(300, 4_000),
+                false => dice.any_size(0, 60),
+            };
+            JobSpec {
+                key,
+                spawn_ms: burst_ms + dice.within(0, spread_ms),
+                by: None,
+                parent: None,
+                job_type: dice.within(0, types - 1) as u32,
+                unique: false,
+                due: DueSpec::Now,
+                again_ms: None,
+                runs: vec![RunSpec {
+                    work_ms,
+                    checkpoint_ms: None,
+                    end: dice.one_of(&[EndSpec::Complete, EndSpec::Complete, EndSpec::Fail]),
+                    on_stop: OnStop::Yield,
+                }],
+            }
+        });
+        jobs.collect()
+    }
+
     fn faults(&mut self, scenario: &Scenario) -> Vec<Fault> {
         let mut faults = Vec::new();
         // Messages that arrive late and twice while there is most to claim.
@@ -387,6 +447,12 @@ impl Generator {
                 delay_ms: dice.any_size(1_000, 20_000),
             });
         }
+        // Answers that are late, and then none for longer than a lease.
+        if let Some(lease_ms) = self.enduring_ms
+            && self.dice.pct(40)
+        {
+            faults.extend(self.late_and_then_away(scenario, lease_ms));
+        }
         for class in CLASSES {
             if !self.dice.pct(40) {
                 continue;
@@ -397,6 +463,22 @@ impl Generator {
             }
         }
         faults
+    }
+
+    /// The store slows down amid a long run, and is then away.
+    fn late_and_then_away(&mut self, scenario: &Scenario, lease_ms: u64) -> [Fault; 2] {
+        let dice = &mut self.dice;
+        let job = dice.within(0, scenario.jobs.len() as u64 - 1);
+        let last_ms = scenario.calm_from_ms - 1;
+        let at_ms = (scenario.jobs[job as usize].spawn_ms + dice.within(50, lease_ms)).min(last_ms);
+        let slow_for_ms = dice.within(lease_ms / 4, lease_ms);
+        let slow_ms = dice.within(lease_ms / 4, lease_ms / 2);
+        let away_ms = (at_ms + slow_for_ms).min(last_ms);
+        let away = dice.one_of(&[StoreTrouble::Refuses, StoreTrouble::Hangs]);
+        [
+            store(at_ms, slow_for_ms, StoreTrouble::SlowMs(slow_ms)),
+            store(away_ms, lease_ms * 3 / 2, away),
+        ]
     }
 
     /// When a process dies or is deployed: often just when a job is spawned, and
@@ -468,6 +550,14 @@ impl Generator {
                 for_ms = for_ms.max(2_000);
             }
             _ => {}
+        }
+        let (mut at_ms, mut instant_ms) = (at_ms, instant_ms);
+        if let (true, Some(burst_ms)) = (self.crowd, self.burst_ms)
+            && dice.pct(70)
+        {
+            // While jobs wait for a place.
+            at_ms = burst_ms + dice.within(20, 3_000);
+            (from_ms, instant_ms) = (at_ms, at_ms);
         }
         Some(match class {
             Class::Crashes => Fault::Crash {

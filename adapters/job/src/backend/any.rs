@@ -20,7 +20,9 @@ use crate::error::JobError;
 /// memory, or one of the application's own.
 ///
 /// Its pool and its transactions are told which one they are of, where that matters:
-/// [`AnyPool::on`], [`AnyTransaction::on`].
+/// [`AnyPool::on`], [`AnyTransaction::on`]. Jobs are spawned in its own transactions, in those
+/// of each of the other backends, and in a `DbOp` of es-entity; other operations of es-entity
+/// are for services whose backend is part of their type.
 #[derive(Debug)]
 pub enum AnyBackend {}
 
@@ -41,7 +43,7 @@ pub struct AnyStore(Arc<dyn Erased>);
 pub struct AnyPool(Arc<dyn Erased>);
 
 /// A transaction, or an operation of es-entity, on whichever backend there is. Dropped, it
-/// is rolled back.
+/// is rolled back. What an operation is made of cannot be had back; a run can complete with it.
 pub struct AnyTransaction(Box<dyn ErasedTransaction>);
 
 impl AnyPool {
@@ -82,6 +84,9 @@ impl AnyPool {
     ///
     /// [`JobError::OtherBackend`] where the jobs are kept elsewhere.
     pub fn on<B: Backend>(&self) -> Result<&B::Pool, JobError> {
+        if let Some(same) = (self as &dyn Any).downcast_ref() {
+            return Ok(same);
+        }
         opened::<B>(&*self.0).map(|opened| &opened.pool)
     }
 }
@@ -132,11 +137,15 @@ impl AnyTransaction {
     ///
     /// [`JobError::OtherBackend`] if it is one of another backend.
     pub fn on<B: Backend>(&mut self) -> Result<&mut B::Transaction, JobError> {
+        if (self as &dyn Any).is::<B::Transaction>() {
+            let same = (self as &mut dyn Any).downcast_mut();
+            return Ok(same.expect("its type was asked"));
+        }
         let used = self.0.name();
         let begun = self.0.as_any();
         match begun.downcast_mut::<Begun<B, B::Transaction>>() {
             Some(begun) => Ok(&mut begun.transaction),
-            None => Err(other_backend::<B>(used)),
+            None => Err(other_backend(name_of::<B>(), used)),
         }
     }
 
@@ -160,8 +169,12 @@ impl AnyTransaction {
     ///
     /// As [`AnyTransaction::on`]; it is rolled back then.
     pub fn into_on<B: Backend>(self) -> Result<B::Transaction, JobError> {
-        self.made_of::<B, B::Transaction>()
-            .map_err(|this| this.is_other_than::<B>())
+        let this = match same_type(self) {
+            Ok(same) => return Ok(same),
+            Err(this) => this,
+        };
+        let made_of = this.made_of::<B, B::Transaction>();
+        made_of.map_err(|this| other_backend(name_of::<B>(), this.0.name()))
     }
 
     /// What it was made of, if it was of this.
@@ -173,8 +186,9 @@ impl AnyTransaction {
         Err(self)
     }
 
+    /// It cannot be used on this backend.
     pub(crate) fn is_other_than<B: Backend>(&self) -> JobError {
-        other_backend::<B>(self.0.name())
+        other_backend(self.0.name(), name_of::<B>())
     }
 }
 
@@ -190,19 +204,17 @@ pub(crate) fn same_type<T: 'static, U: 'static>(value: T) -> Result<U, T> {
 
 fn opened<B: Backend>(erased: &dyn Erased) -> Result<&Opened<B>, JobError> {
     let opened = erased.as_any().downcast_ref::<Opened<B>>();
-    opened.ok_or_else(|| other_backend::<B>(erased.backend()))
+    opened.ok_or_else(|| other_backend(name_of::<B>(), erased.backend()))
 }
 
-fn other_backend<B>(used: &'static str) -> JobError {
-    JobError::OtherBackend {
-        asked: name_of::<B>(),
-        used,
-    }
+fn other_backend(asked: &'static str, used: &'static str) -> JobError {
+    JobError::OtherBackend { asked, used }
 }
 
-/// The last part of its path.
+/// The last part of its path, without what it is generic over.
 fn name_of<B>() -> &'static str {
     let path = type_name::<B>();
+    let path = path.split_once('<').map_or(path, |(path, _)| path);
     path.rsplit("::").next().unwrap_or(path)
 }
 
@@ -551,7 +563,7 @@ completes_with!(Memory: super::MemoryTransaction;);
 
 #[cfg(feature = "postgres")]
 written_in!(super::Postgres: sqlx::Transaction<'_, super::Postgres>;);
-#[cfg(feature = "es-entity")]
+#[cfg(feature = "es-entity-operations")]
 written_in!(super::Postgres: es_entity::DbOp<'_>, es_entity::DbOpWithTime<'_>;);
 #[cfg(feature = "postgres")]
 completes_with!(super::Postgres: sqlx::Transaction<'static, super::Postgres>;);

@@ -2,15 +2,17 @@
 
 mod any;
 mod memory;
-#[cfg(feature = "es-entity")]
+#[cfg(feature = "es-entity-operations")]
 mod operations;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(feature = "sqlite")]
 mod sqlite;
-#[cfg(all(feature = "postgres", not(feature = "es-entity")))]
+#[cfg(all(feature = "postgres", not(feature = "es-entity-operations")))]
 mod transactions;
 mod url;
+#[cfg(not(feature = "postgres"))]
+mod without_postgres;
 
 use std::fmt;
 use std::future::Future;
@@ -33,20 +35,15 @@ pub use sqlite::SqliteOptions;
 pub use sqlx::Postgres;
 #[cfg(feature = "sqlite")]
 pub use sqlx::Sqlite;
+#[cfg(not(feature = "postgres"))]
+pub use without_postgres::Postgres;
 
 use crate::error::JobError;
 
-/// The backend that types like [`Jobs`](crate::Jobs) mean when they name none: Postgres; or
-/// memory, where the feature `postgres` is off.
-///
-/// Code for another backend names it, as in `Jobs<Sqlite>`, or is generic: cargo turns
-/// `postgres` on for all of a program as soon as one crate of it wants it.
-#[cfg(feature = "postgres")]
+/// The backend that types like [`Jobs`](crate::Jobs) mean when they name none: Postgres,
+/// also where the feature `postgres` is off, and then it cannot be opened. Code for another
+/// backend names it, as in `Jobs<Sqlite>`, or is generic.
 pub type DefaultBackend = Postgres;
-/// The backend that types like [`Jobs`](crate::Jobs) mean when they name none: Postgres; or
-/// memory, where the feature `postgres` is off, as here.
-#[cfg(not(feature = "postgres"))]
-pub type DefaultBackend = Memory;
 
 /// A place where jobs are kept.
 ///
@@ -302,7 +299,7 @@ impl Default for About {
 
 /// Something of the application to write in, such as a transaction.
 ///
-/// A `sqlx::Transaction` is one, and with the feature `es-entity` every
+/// A `sqlx::Transaction` is one, and with the feature `es-entity-operations` every
 /// `es_entity::AtomicOperation` on Postgres.
 pub trait AtomicWrite<B: Backend>: Send {
     /// Whether it is of the database of this store; asked before each command. By default it

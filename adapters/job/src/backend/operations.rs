@@ -1,13 +1,18 @@
 //! Operations of es-entity on Postgres.
 
+use es_entity::AtomicOperation;
+#[cfg(feature = "es-entity")]
+use es_entity::DbOp;
 use es_entity::operation::hooks::CommitHook;
-use es_entity::{AtomicOperation, DbOp};
 use job_engine::{Command, Reply, StoreError, Timestamp};
 use job_postgres::PostgresStore;
 use sqlx::Postgres;
 
+#[cfg(feature = "es-entity")]
+use super::CallerTransaction;
+#[cfg(feature = "es-entity")]
 use super::postgres::commit_error;
-use super::{AfterCommit, AtomicWrite, CallerTransaction};
+use super::{AfterCommit, AtomicWrite};
 
 impl<O: AtomicOperation + ?Sized> AtomicWrite<Postgres> for O {
     async fn execute(
@@ -53,6 +58,7 @@ impl CommitHook for WakeHook {
     }
 }
 
+#[cfg(feature = "es-entity")]
 impl CallerTransaction<Postgres> for DbOp<'static> {
     async fn commit(self) -> Result<(), StoreError> {
         DbOp::commit(self).await.map_err(commit_error)

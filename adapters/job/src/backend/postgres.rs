@@ -168,6 +168,9 @@ impl CallerTransaction<Postgres> for Transaction<'static, Postgres> {
     }
 }
 
+#[cfg(not(feature = "es-entity"))]
+impl super::NotAnOperationOf<Postgres> for super::NoOperation {}
+
 fn schema_error(error: SchemaError) -> JobError {
     match error {
         SchemaError::Database(error) => error.into(),

@@ -4,7 +4,7 @@ use job_engine::{Command, Reply, StoreError, Timestamp};
 use job_postgres::PostgresStore;
 use sqlx::{Postgres, Transaction};
 
-use super::{AfterCommit, AtomicWrite, NoOperation, NotAnOperationOf};
+use super::{AfterCommit, AtomicWrite};
 
 impl AtomicWrite<Postgres> for Transaction<'_, Postgres> {
     async fn execute(
@@ -27,5 +27,3 @@ impl AtomicWrite<Postgres> for Transaction<'_, Postgres> {
         store.announce_on(self, &types).await
     }
 }
-
-impl NotAnOperationOf<Postgres> for NoOperation {}

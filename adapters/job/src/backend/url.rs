@@ -1,6 +1,11 @@
 //! Which backend a URL names.
 
+#[cfg(feature = "sqlite")]
+use std::str::FromStr;
+
 use job_tokio::ClockHandle;
+#[cfg(feature = "sqlite")]
+use sqlx::sqlite::SqliteConnectOptions;
 
 use super::any::{self, AnyOptions, AnyStore};
 use super::{Backend, Memory, MemoryOptions};
@@ -151,8 +156,16 @@ fn sqlite(rest: &str) -> Result<Chosen, String> {
                     missing is created, and for a pool of your own there is JobSvcConfig::sqlite";
         return Err(text.to_owned());
     }
+    // As sqlx reads it, so that one URL is one file for both.
+    let path = match path.contains('%') {
+        false => path.into(),
+        true => SqliteConnectOptions::from_str(path)
+            .map_err(|_| "the path in the URL of SQLite is not UTF-8".to_owned())?
+            .get_filename()
+            .to_owned(),
+    };
     Ok(Chosen::Sqlite(SqliteOptions {
-        path: Some(path.into()),
+        path: Some(path),
         ..SqliteOptions::default()
     }))
 }
@@ -212,6 +225,7 @@ mod tests {
             ("sqlite:///var/jobs.db", "/var/jobs.db"),
             ("sqlite:/var/jobs.db", "/var/jobs.db"),
             ("sqlite::memory:", ":memory:"),
+            ("sqlite:my%20jobs.db", "my jobs.db"),
         ] {
             match AnyOptions::of_url(url).chosen {
                 Chosen::Sqlite(options) => assert_eq!(options.path, Some(path.into()), "{url}"),

@@ -100,8 +100,10 @@ pub type TaskResult = Result<TaskEnd, TaskError>;
     note = "implement `job::Task` for it, or spawn it by `jobs.spawner(JobType::new(\"...\"))`"
 )]
 pub trait Task: Serialize + DeserializeOwned + Send + Sync + 'static {
-    /// The name of the job type, 1 to 255 bytes. It is stored with each job: once there are
-    /// jobs, it stays.
+    /// The name of the job type: 1 to 255 bytes, without NUL. It is stored with each job:
+    /// once there are jobs, it stays. Another name is refused with
+    /// [`JobError::Rejected`](crate::JobError::Rejected), by
+    /// [`Jobs::start_poll`](crate::Jobs::start_poll) and by each spawn.
     const TYPE: &'static str;
 
     /// What of the application it needs: a client, a pool, an [`Arc`](std::sync::Arc) of

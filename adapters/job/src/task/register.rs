@@ -30,7 +30,7 @@ impl<B: Backend> Jobs<B> {
     /// As [`Jobs::add_task`].
     #[track_caller]
     pub fn add_task_with<T: Task>(&mut self, state: T::State) -> JobSpawner<T, B> {
-        self.add_only(TaskInitializer::<T>::new(state))
+        self.register(TaskInitializer::<T>::new(state), true)
     }
 
     /// Registers a function, or a closure, that runs the jobs of a type. What it takes is
@@ -84,11 +84,16 @@ impl<B: Backend> Jobs<B> {
         F: Fn(C, TaskContext) -> R + Send + Sync + 'static,
         R: Future<Output = TaskResult> + Send + 'static,
     {
-        self.add_only(Function::new(JobType::new(job_type), settings, run))
+        let function = Function::new(JobType::new(job_type), settings, run);
+        self.register(function, true)
     }
 
     /// Makes a job of a task. Nothing happens until it is awaited; until then it can be told
     /// when it is due, by which id it is known, and in which transaction it comes about.
+    ///
+    /// # Errors
+    ///
+    /// When it is awaited, as [`Spawn`] says.
     ///
     /// # Examples
     ///
@@ -116,7 +121,15 @@ impl<B: Backend> Jobs<B> {
         Spawn::of_task(self.core(), task)
     }
 
-    /// Spawns jobs of a type whose runner lives elsewhere, in another program.
+    /// Spawns tasks that are registered elsewhere, many at once if need be
+    /// ([`JobSpawner::spawn_all`]).
+    pub fn spawner_of<T: Task>(&self) -> JobSpawner<T, B> {
+        self.spawner(JobType::new(T::TYPE))
+    }
+
+    /// Spawns jobs of a type whose runner lives elsewhere, in another program. The name of a
+    /// type has 1 to 255 bytes; a spawn of another is refused with
+    /// [`JobError::Rejected`](crate::JobError::Rejected).
     ///
     /// # Examples
     ///

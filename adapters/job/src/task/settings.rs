@@ -11,11 +11,12 @@ use crate::{CRASHES_MAX_DEFAULT, RetrySettings, UNDECODABLE_MAX_DEFAULT};
 pub struct TaskSettings {
     /// What follows a failure. Default [`RetrySettings::default`]: 30 attempts in 18 hours.
     pub retry: RetrySettings,
-    /// As [`JobInitializer::crashes_max`](crate::JobInitializer::crashes_max). Default
-    /// [`CRASHES_MAX_DEFAULT`], 10.
+    /// As [`JobInitializer::crashes_max`](crate::JobInitializer::crashes_max): `None` for no
+    /// limit, and 0 means the same as 1. Default [`CRASHES_MAX_DEFAULT`], 10.
     pub crashes_max: Option<u32>,
-    /// As [`JobInitializer::undecodable_max`](crate::JobInitializer::undecodable_max).
-    /// Default [`UNDECODABLE_MAX_DEFAULT`], an hour.
+    /// As [`JobInitializer::undecodable_max`](crate::JobInitializer::undecodable_max): with
+    /// 0 the job ends as errored the first time. Default [`UNDECODABLE_MAX_DEFAULT`], an
+    /// hour.
     pub undecodable_max: Duration,
 }
 
@@ -37,14 +38,15 @@ impl TaskSettings {
         self
     }
 
-    /// With so many crashes in a row before the job ends as errored; `None` for no limit.
+    /// With so many crashes in a row before the job ends as errored; `None` for no limit,
+    /// and 0 means the same as 1.
     #[must_use]
     pub fn crashes_max(mut self, crashes_max: Option<u32>) -> Self {
         self.crashes_max = crashes_max;
         self
     }
 
-    /// With so long a time for a program that can decode what this one cannot.
+    /// With so long a time for a program that can decode what this one cannot; 0 for none.
     #[must_use]
     pub fn undecodable_max(mut self, undecodable_max: Duration) -> Self {
         self.undecodable_max = undecodable_max;

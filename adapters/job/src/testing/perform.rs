@@ -111,7 +111,9 @@ impl<B: Backend> TestJobs<B> {
     /// # Errors
     ///
     /// [`JobError::InitializerFailed`] and [`JobError::RunnerFailed`] with what went
-    /// wrong.
+    /// wrong. [`JobError::SerializeConfig`] if the config has no JSON, or none that could be
+    /// read again; [`JobError::UndecodableConfig`] if the initializer cannot decode it. Else
+    /// an error of the store.
     pub async fn perform<I: JobInitializer<B>>(
         &mut self,
         initializer: &I,
@@ -283,6 +285,11 @@ impl TestJobs<Postgres> {
     /// first [begins](crate::CurrentJob::begin) one: it sees what the test has written there,
     /// and what it writes comes back with what it completes with, to be looked at and rolled
     /// back.
+    ///
+    /// If the runner does not complete with it, it is rolled back when this returns: after an
+    /// error, and after an end without a transaction. Only a runner that commits it by
+    /// itself keeps what it has written, which it should not do: in production that can happen
+    /// twice.
     ///
     /// Only on Postgres: on SQLite and in memory an open transaction keeps everybody else from
     /// writing, a service included.

@@ -35,6 +35,11 @@ impl Seen {
 
     /// The jobs that this spawner can have spawned with this config, in the order of
     /// their spawns. Configs are compared as JSON.
+    ///
+    /// # Panics
+    ///
+    /// If the config has no JSON, or is nested too deep to be read again. So do the assertions
+    /// that take a config.
     pub fn spawned<C: Serialize, B: Backend>(
         &self,
         spawner: &JobSpawner<C, B>,

@@ -129,6 +129,7 @@ impl<B: Backend> TestJobs<B> {
     /// # Panics
     ///
     /// After jobs were run or lost: register all before.
+    #[track_caller]
     pub fn add_initializer<I: JobInitializer<B>>(
         &mut self,
         initializer: I,
@@ -141,6 +142,7 @@ impl<B: Backend> TestJobs<B> {
     /// # Panics
     ///
     /// As [`TestJobs::add_initializer`].
+    #[track_caller]
     pub fn add_task<T: Task<State = ()>>(&mut self) -> JobSpawner<T, B> {
         self.jobs.add_task::<T>()
     }
@@ -150,6 +152,7 @@ impl<B: Backend> TestJobs<B> {
     /// # Panics
     ///
     /// As [`TestJobs::add_initializer`].
+    #[track_caller]
     pub fn add_task_with<T: Task>(&mut self, state: T::State) -> JobSpawner<T, B> {
         self.jobs.add_task_with::<T>(state)
     }
@@ -159,6 +162,7 @@ impl<B: Backend> TestJobs<B> {
     /// # Panics
     ///
     /// As [`TestJobs::add_initializer`].
+    #[track_caller]
     pub fn add_fn<C, F, R>(&mut self, job_type: &'static str, run: F) -> JobSpawner<C, B>
     where
         C: Serialize + DeserializeOwned + Send + Sync + 'static,
@@ -173,6 +177,7 @@ impl<B: Backend> TestJobs<B> {
     /// # Panics
     ///
     /// As [`TestJobs::add_initializer`].
+    #[track_caller]
     pub fn add_fn_with<C, F, R>(
         &mut self,
         job_type: &'static str,

@@ -6,13 +6,15 @@ use crate::Task;
 use crate::error::JobError;
 
 /// The tasks of a type that a transaction sees, in the order of the ids of their jobs: what
-/// the code under test has spawned in it, and what was there before. It is never
-/// committed, and needs no service; only the tables must be there
-/// ([`MIGRATOR`](crate::MIGRATOR)), where the `search_path` of the connection finds them.
+/// the code under test has spawned in it, and what was there before. This only reads: the
+/// transaction goes on, and nothing is committed by it. It needs no service; only the tables
+/// must be there ([`MIGRATOR`](crate::MIGRATOR)), where the `search_path` of the connection
+/// finds them.
 ///
 /// # Errors
 ///
-/// When they cannot be read; [`JobError::UndecodableConfig`] if one is no `T`.
+/// [`JobError::Sqlx`] when they cannot be read; [`JobError::UndecodableConfig`] if one is no
+/// `T`.
 ///
 /// # Examples
 ///
@@ -52,7 +54,7 @@ pub trait SpawnedOn: Send {
     ///
     /// # Errors
     ///
-    /// When they cannot be read.
+    /// [`JobError::Sqlx`] when they cannot be read.
     fn configs_of_type(
         &mut self,
         job_type: &str,

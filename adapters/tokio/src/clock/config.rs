@@ -45,13 +45,14 @@ impl ArtificialClockConfig {
     }
 
     /// A clock that runs `time_scale` times as fast as real time, and starts at
-    /// the real time, in whole microseconds.
+    /// the real time, in whole microseconds. A scale that is not positive and finite is not
+    /// refused here: [`ClockHandle::artificial`](super::ClockHandle::artificial) panics.
     pub fn auto(time_scale: f64) -> Self {
         Self::auto_at(start(), time_scale)
     }
 
     /// A clock that runs `time_scale` times as fast as real time, and starts at
-    /// `start_at`.
+    /// `start_at`. The scale is checked as that of [`auto`](Self::auto) is.
     pub fn auto_at(start_at: DateTime<Utc>, time_scale: f64) -> Self {
         Self {
             start_at,

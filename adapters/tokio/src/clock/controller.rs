@@ -100,10 +100,11 @@ impl ClockController {
     /// ends with a message that says who sleeps until when.
     ///
     /// ```
+    /// # use job_tokio as job; // Its readers have the crate `job`.
     /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
     /// use std::time::Duration;
     ///
-    /// use job_tokio::ClockHandle;
+    /// use job::ClockHandle;
     /// use tokio::sync::oneshot;
     ///
     /// let (clock, controller) = ClockHandle::manual();
