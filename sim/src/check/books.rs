@@ -122,7 +122,11 @@ pub(super) struct RunBook {
     /// Until when its worker may believe in its lease, as far as that was ever renewed,
     /// true time.
     pub(super) believed_until_us: u64,
+    /// Whether its worker was told of it by the answer to a claim.
+    pub(super) heard: bool,
     pub(super) started_us: Option<u64>,
+    /// Whether its worker has sent how it ended, or that it never started.
+    pub(super) concluded: bool,
     pub(super) told: Option<StopReason>,
     /// The store said that the lease is lost.
     pub(super) stale: bool,
@@ -448,8 +452,16 @@ impl Books {
                 }
             }
             Event::Calm => self.calm_since = Some(now_us),
-            Event::Sent { .. }
-            | Event::Applied { .. }
+            Event::Sent { call, command } => {
+                if let (true, Command::Finish(finishes)) = (call.is_of_engine(), command) {
+                    for finish in finishes {
+                        if let Some(run) = self.run_mut(finish.run) {
+                            run.concluded = true;
+                        }
+                    }
+                }
+            }
+            Event::Applied { .. }
             | Event::Unheard { .. }
             | Event::Point { .. }
             | Event::Kept { .. }
@@ -461,7 +473,8 @@ impl Books {
     }
 
     fn disturbed(&mut self, who: Option<Who>, until_us: u64, by: Disturbance) {
-        let for_us = until_us.saturating_sub(self.now.true_us);
+        let now_us = self.now.true_us;
+        let for_us = until_us.saturating_sub(now_us);
         // Zero is never.
         let until_us = until_us.max(1);
         if for_us > 0 {
@@ -477,6 +490,9 @@ impl Books {
             if by.holds_up() {
                 worker.held_up_until = worker.held_up_until.max(until_us);
             }
+            if by == Disturbance::OwnClock {
+                worker.ahead.clock_was_set(now_us);
+            }
         }
     }
 
@@ -491,6 +507,13 @@ impl Books {
             for run in refused.unwrap_or_default() {
                 if let Some(run) = self.run_mut(run) {
                     run.refused = true;
+                }
+            }
+        }
+        if let Ok(Reply::Claimed(claimed)) = result {
+            for job in &claimed.jobs {
+                if let Some(run) = self.run_mut(job.run) {
+                    run.heard = true;
                 }
             }
         }
@@ -525,13 +548,13 @@ impl Books {
         }
     }
 
-    /// The runs that a worker has claimed and not started.
+    /// The runs that a worker knows of, and has neither started nor put back.
     pub(super) fn unstarted(&self, who: Who) -> Vec<Run> {
         let runs = self.running.iter().filter_map(|job| {
             let run = self.job(*job)?.seen?.run(*job)?;
             let book = self.run(run)?;
-            let unstarted = book.who == who && book.started_us.is_none() && book.ended.is_none();
-            unstarted.then_some(run)
+            let begun = book.started_us.is_some() || book.ended.is_some() || book.concluded;
+            (book.who == who && book.heard && !begun).then_some(run)
         });
         runs.collect()
     }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use job_engine::limits::BATCH_LEN_MAX;
-use job_engine::store::{Claimed, ClaimedJob, Finish};
+use job_engine::store::{Claimed, ClaimedJob, Finish, Written};
 use job_engine::{Command, Reply, Run};
 
 use super::books::{Books, WorkerBook};
@@ -43,6 +43,9 @@ pub(super) struct Ahead {
     /// Whether that claim was a repeat. What it brings may be more than the worker still
     /// wants to hold, and go back at once.
     repeated: bool,
+    /// Whether its clock was set since. Leases may then have run out, as it sees it, and
+    /// what waits may have waited for too long.
+    clock_set: bool,
     /// When that claim was answered, if it was.
     answered_us: Option<u64>,
     /// The jobs that it held then, running or not, but for those that ended at once.
@@ -90,12 +93,21 @@ impl Ahead {
 
     fn claim_sent(&mut self, now_us: u64, jobs_max: u32, repeat: bool) {
         self.repeated = repeat;
+        self.clock_set = false;
         self.max_before = self.max();
         self.answered_us = None;
         self.held_max = (jobs_max + self.max_before) as usize;
         let before_us = now_us.saturating_sub(HEARD_US);
         self.ended_us.retain(|at| *at >= before_us);
         self.sent_us = now_us;
+    }
+
+    /// The clock of the worker was set.
+    pub(super) fn clock_was_set(&mut self, now_us: u64) {
+        self.clock_set = true;
+        for waits in self.ready.values_mut() {
+            waits.held_us = waits.held_us.min(now_us);
+        }
     }
 
     fn ended(&mut self, run: Run, now_us: u64) {
@@ -127,7 +139,8 @@ impl Ahead {
         // Nor is it started once its lease may have run out.
         let until_us = (now_us + self.kept_us).min(self.sent_us + lease_us);
         let held_us = held_us(now_us, until_us.saturating_sub(now_us));
-        let held_us = if self.repeated { now_us } else { held_us };
+        let goes_back = self.repeated || self.clock_set;
+        let held_us = if goes_back { now_us } else { held_us };
         let waits = Waits {
             since_us: now_us,
             kept_us: self.kept_us,
@@ -198,6 +211,17 @@ pub(super) fn event(books: &mut Books, event: &Event<'_>) -> Verdict {
             call,
             result: Ok(Reply::Claimed(claimed)),
         } if call.is_of_engine() => answered(worker, claimed, &fresh, now_us),
+        Event::Answered {
+            call,
+            result: Ok(Reply::Heartbeat(written)),
+        } if call.is_of_engine() => {
+            // What it has lost it may put back, rather than start it.
+            for (run, written) in worker.pace.heartbeat().iter().zip(written) {
+                if *written == Written::Stale {
+                    worker.ahead.ready.remove(run);
+                }
+            }
+        }
         Event::ShutdownAsked { .. } => worker.ahead.ready.clear(),
         _ => {}
     }

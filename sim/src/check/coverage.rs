@@ -5,12 +5,13 @@ use std::fmt;
 use job_engine::lifecycle::{RunEnd, State};
 use job_engine::store::{Outcome, Spawned, Written};
 use job_engine::worker::{Ended, StopReason};
-use job_engine::{Reply, StoreError};
+use job_engine::{Reply, Run, StoreError};
 use serde::{Deserialize, Serialize};
 
 use super::books::{Books, Life};
 use super::transition::{Change, Transition};
 use crate::event::Event;
+use crate::level::Level;
 use crate::scenario::OnStop;
 
 /// How often each point was reached, and in how many simulations.
@@ -185,7 +186,8 @@ points! {
     FinishAfterReclaim = "a finish that lost the race with a reclaim",
     /// A worker is asked to shut down while jobs wait for a place.
     ShutdownWithReady = "a shutdown with jobs that wait for a place",
-    /// A worker hears that it has lost a job that waits for a place.
+    /// A worker hears that it has lost a job that waits for a place, under a lease in which it
+    /// believed.
     ReadyLost = "a lost lease of a job that waits for a place",
     /// A worker has put a job back that it found no time to start under its lease.
     ReadyLapsed = "a job put back as its lease may have run out",
@@ -217,7 +219,19 @@ points! {
     CrashBeforeRelease = "a crash before jobs are put back",
 }
 
+/// Of so many seeds at the level that owns it, at least one reaches each point.
+pub const SEEDS_A_POINT: u64 = 200;
+
 impl Point {
+    /// The lowest level at which it can be reached, which is the one with the most seeds.
+    pub const fn owner(self) -> Level {
+        match self {
+            // The transactions of runners of level 1 begin with their commit.
+            Self::RunHeld => Level::Paused,
+            _ => Level::Explorer,
+        }
+    }
+
     /// A crash at the fault point of this name.
     pub fn crash_at(point: &str) -> Option<Self> {
         Some(match point {
@@ -408,13 +422,16 @@ pub(super) fn event(coverage: &mut Coverage, books: &Books, event: &Event<'_>) {
                 sometimes!(coverage, StoreHealed, healed && call.is_of_engine());
                 if let Reply::Heartbeat(written) = reply {
                     let runs = worker.map_or(&[][..], |worker| worker.pace.heartbeat());
-                    let mut lost = runs.iter().zip(written).filter(|(run, written)| {
-                        **written == Written::Stale
-                            && books
-                                .run(**run)
-                                .is_some_and(|run| run.started_us.is_none() && run.ended.is_none())
-                    });
-                    sometimes!(coverage, ReadyLost, lost.next().is_some());
+                    let waits = |run: &Run| {
+                        let book = books.run(*run)?;
+                        let begun = book.started_us.is_some() || book.concluded;
+                        let believed = books.now.true_us < book.believed_until_us;
+                        (!begun && believed).then_some(())
+                    };
+                    let mut lost = runs.iter().zip(written);
+                    let lost = lost
+                        .any(|(run, written)| *written == Written::Stale && waits(run).is_some());
+                    sometimes!(coverage, ReadyLost, lost);
                 }
             }
             Err(StoreError::Rejected(_)) => {}

@@ -7,7 +7,6 @@ use job_engine::Run;
 
 use super::belief;
 use super::books::{Books, Life};
-use super::reclaims::quiet_us;
 use super::{Verdict, Violation};
 use crate::event::{Disturbance, Who};
 use crate::scenario::job_key;
@@ -62,7 +61,7 @@ impl Obligations {
 impl Obligation {
     /// Whether it cannot be met while the store does not answer.
     fn needs_the_store(&self) -> bool {
-        !matches!(self, Obligation::Believe(..))
+        !matches!(self, Obligation::Believe(..) | Obligation::PutBack(..))
     }
 
     fn who(&self) -> Who {
@@ -107,12 +106,16 @@ pub(super) fn check(books: &mut Books) -> Verdict {
                 (who, book.is_none())
             }
             Obligation::PutBack(who, run) => {
-                let quiet = books
-                    .worker(who)
-                    .map_or(0, |worker| quiet_us(&worker.knobs));
                 let book = books.run(run);
-                let done = book.is_none_or(|book| book.recorded.is_some() || book.refused);
-                (who, done || !books.is_undisturbed(who, quiet))
+                let done = book.is_none_or(|book| book.concluded || book.recorded.is_some());
+                // While others are being put back, or cannot be, it waits for its turn.
+                let waits = books.worker(who).is_some_and(|w| w.pace.is_recording());
+                if waits && !done {
+                    let again = now_us + AGAIN_US;
+                    books.obligations.add(again, obligation);
+                    continue;
+                }
+                (who, done)
             }
             Obligation::Stop(who) => (who, false),
         };

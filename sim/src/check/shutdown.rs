@@ -13,8 +13,8 @@ use super::{Verdict, Violation, ensure};
 use crate::event::{Event, Who};
 use crate::scenario::{OnStop, job_key};
 
-/// How long it may take to put back what never started, in microseconds: a claim that is
-/// under way, and a few commands.
+/// How long it may take to put back what never started, in microseconds, while the store
+/// takes it.
 const PUT_BACK_US: u64 = 1_000_000;
 
 pub(super) fn event(books: &mut Books, event: &Event<'_>) -> Verdict {
@@ -60,6 +60,18 @@ pub(super) fn event(books: &mut Books, event: &Event<'_>) -> Verdict {
             lost(books, call.who, written);
             Ok(())
         }
+        Event::Answered {
+            call,
+            result: Ok(Reply::Claimed(claimed)),
+        } if call.is_of_engine() => {
+            let worker = books.worker(call.who).filter(|w| w.is_up(call.who));
+            if worker.is_some_and(|worker| worker.shutdown_us.is_some()) {
+                for job in &claimed.jobs {
+                    put_back(books, call.who, job.run);
+                }
+            }
+            Ok(())
+        }
         Event::Stopped { who } => stopped(books, *who),
         _ => Ok(()),
     }
@@ -85,11 +97,16 @@ fn asked(books: &mut Books, who: Who) {
     books
         .obligations
         .add(stop_us + SLACK_US, Obligation::Stop(who));
-    // What never started has nothing to end for.
     for run in books.unstarted(who) {
-        let put_back = Obligation::PutBack(who, run);
-        books.obligations.add(counts_from + PUT_BACK_US, put_back);
+        put_back(books, who, run);
     }
+}
+
+/// What never started has nothing to end for.
+fn put_back(books: &mut Books, who: Who, run: Run) {
+    let held_up_us = books.worker(who).map_or(0, |worker| worker.held_up_until);
+    let by_us = books.now.true_us.max(held_up_us) + PUT_BACK_US;
+    books.obligations.add(by_us, Obligation::PutBack(who, run));
 }
 
 /// The store has told the worker which leases are lost.

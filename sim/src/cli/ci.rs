@@ -7,9 +7,9 @@ use std::time::Instant;
 
 use clap::Args;
 use job_engine::planted::Bug;
-use job_sim::check::coverage::{Coverage, Point};
+use job_sim::check::coverage::{Coverage, Point, SEEDS_A_POINT};
 use job_sim::exhaustive::Bounds;
-use job_sim::explore::{Plan, hashes};
+use job_sim::explore::{Plan, Summary, hashes};
 use job_sim::hash::TraceHash;
 use job_sim::level::Level;
 use job_sim::mutants::Effort;
@@ -57,6 +57,7 @@ impl Ci {
             report(level, &summary, took);
             write_cases(Path::new("target/sim-cases"), &summary.failures)?;
             good &= summary.failures.is_empty();
+            good &= is_reached(level, &summary);
             coverage.add(&summary.coverage);
             good &= another_process_agrees(level, seeds.start..seeds.start + again)?;
         }
@@ -86,6 +87,26 @@ impl Hashes {
         }
         Ok(Outcome::Good)
     }
+}
+
+/// Whether enough seeds go where it is rare to be: a check sees nothing of what does not
+/// occur.
+fn is_reached(level: Level, summary: &Summary) -> bool {
+    let owned = Point::ALL
+        .into_iter()
+        .filter(|point| point.owner() == level);
+    let rare: Vec<Point> = owned
+        .filter(|point| summary.coverage.seeds(*point) * SEEDS_A_POINT < summary.seeds)
+        .collect();
+    for point in &rare {
+        println!(
+            "level {}: too rare, {} of {} seeds: {point}",
+            level.number(),
+            summary.coverage.seeds(*point),
+            summary.seeds
+        );
+    }
+    rare.is_empty()
 }
 
 /// Determinism across processes: addresses, environments and start-up differ.

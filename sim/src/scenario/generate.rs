@@ -134,6 +134,8 @@ pub(super) struct Generator {
     enduring_ms: Option<u64>,
     /// Whether many short jobs come at once, and few of them have a place.
     crowd: bool,
+    /// The job whose first run blocks its thread for long, if one does.
+    blocking: Option<usize>,
 }
 
 impl Generator {
@@ -145,6 +147,7 @@ impl Generator {
             burst_ms: None,
             enduring_ms: None,
             crowd: false,
+            blocking: None,
         }
     }
 
@@ -189,12 +192,12 @@ impl Generator {
         let profile = self.profile;
         let calm_from_ms = profile.horizon_ms - profile.calm_ms;
         let peaceful = self.dice.pct(10);
-        self.crowd = profile.jobs_max > CROWD_JOBS_MIN && self.dice.pct(15);
+        self.crowd = profile.jobs_max > CROWD_JOBS_MIN && self.dice.pct(36);
         let types = self.types();
         let workers = self.workers(types.len() as u32);
         // The longer a claim takes, the more is claimed ahead.
         let latency_us = match self.crowd {
-            true => (1_000, 40_000),
+            true => self.dice.one_of(&[(1_000, 40_000), (40_000, 120_000)]),
             false => self.latency_us(),
         };
         let mut scenario = Scenario {
@@ -247,7 +250,7 @@ impl Generator {
     fn workers(&mut self, types: u32) -> Vec<WorkerSpec> {
         let max = self.profile.workers_max;
         let count = if self.crowd {
-            self.dice.within(1, max.min(3).into()) as u32
+            self.dice.one_of(&[1, 2, 2, max.min(3), max])
         } else if self.dice.pct(60) {
             max
         } else {
@@ -292,10 +295,15 @@ impl Generator {
         let crowd = self.crowd;
         let dice = &mut self.dice;
         let jobs_max = match crowd {
-            true => dice.within(1, 4) as u32,
+            true => dice.one_of(&[1, 2, 2, 3]),
             false => dice.any_size(1, 12) as u32,
         };
-        let lease_ms = dice.one_of(self.profile.leases_ms);
+        let leases_ms = match crowd {
+            // Long enough to be believed in, short enough to be found to be lost.
+            true => &[1_000, 2_000, 4_000],
+            false => self.profile.leases_ms,
+        };
+        let lease_ms = dice.one_of(leases_ms);
         // A worker that does not know all types.
         let known = if types > 1 && dice.pct(15) {
             (0..types).filter(|_| dice.pct(60)).collect()
@@ -333,7 +341,7 @@ impl Generator {
             long: self.dice.pct(30),
             enduring_ms: None,
         };
-        if count <= ENDURING_JOBS_MAX && self.dice.pct(30) {
+        if count <= ENDURING_JOBS_MAX && self.dice.pct(45) {
             let leases = scenario.workers.iter().map(|worker| worker.knobs.lease_ms);
             habit.enduring_ms = leases.min();
             self.enduring_ms = habit.enduring_ms;
@@ -380,6 +388,17 @@ impl Generator {
             };
             jobs.push(job);
         }
+        if !peaceful && self.dice.pct(4) {
+            let place = self.dice.within(0, jobs.len() as u64 - 1) as usize;
+            let blocks = RunSpec {
+                work_ms: self.dice.within(15_000, 60_000),
+                checkpoint_ms: None,
+                end: EndSpec::Complete,
+                on_stop: OnStop::Block,
+            };
+            jobs[place].runs.insert(0, blocks);
+            self.blocking = Some(place);
+        }
         // A parent ends in a transaction.
         let parents: Vec<u32> = jobs.iter().filter_map(|job| job.parent).collect();
         for job in &mut jobs {
@@ -393,21 +412,23 @@ impl Generator {
     }
 
     /// Many jobs at one moment, most of them so short that a worker claims more of them than
-    /// it has places; now and then one that takes a place for long.
+    /// it has places.
     fn crowd(&mut self, scenario: &Scenario) -> Vec<JobSpec> {
         let until_ms = scenario.calm_from_ms / 2;
         let burst_ms = self.dice.within(0, until_ms);
         self.burst_ms = Some(burst_ms);
         let types = scenario.types.len() as u64;
-        let (least, most) = (CROWD_JOBS_MIN.into(), self.profile.jobs_max.into());
-        let count = self.dice.within(least, most) as u32;
+        let most = u64::from(self.profile.jobs_max);
+        let count = self.dice.within(most / 2, most * 3 / 2) as u32;
         let dice = &mut self.dice;
-        let spread_ms = dice.one_of(&[1, 300, 1_500]);
-        let long_pct = dice.one_of(&[0, 5, 15]);
+        let spread_ms = dice.one_of(&[0, 0, 300]);
+        // Some of them take all places, one after the other, while those behind them wait.
+        let first_long = dice.within(most / 8, most / 4) as u32;
+        let long = first_long..first_long + dice.within(4, 12) as u32;
         let jobs = (0..count).map(|key| {
-            let work_ms = match dice.pct(long_pct) {
-                true => dice.within(300, 4_000),
-                false => dice.any_size(0, 60),
+            let work_ms = match long.contains(&key) {
+                true => dice.within(1_000, 6_000),
+                false => dice.within(1, 40),
             };
             JobSpec {
                 key,
@@ -421,7 +442,10 @@ impl Generator {
                 runs: vec![RunSpec {
                     work_ms,
                     checkpoint_ms: None,
-                    end: dice.one_of(&[EndSpec::Complete, EndSpec::Complete, EndSpec::Fail]),
+                    end: match dice.pct(15) {
+                        true => EndSpec::Fail,
+                        false => EndSpec::Complete,
+                    },
                     on_stop: OnStop::Yield,
                 }],
             }
@@ -447,6 +471,17 @@ impl Generator {
                 delay_ms: dice.any_size(1_000, 20_000),
             });
         }
+        if let Some(job) = self.blocking {
+            faults.extend(self.deploy_amid(scenario, job));
+        } else if !scenario.jobs.is_empty() && self.dice.pct(6) {
+            let job = self.dice.within(0, scenario.jobs.len() as u64 - 1);
+            faults.extend(self.deploy_amid(scenario, job as usize));
+        }
+        if let (true, Some(burst_ms)) = (self.crowd, self.burst_ms)
+            && self.dice.pct(80)
+        {
+            faults.extend(self.amid_a_crowd(scenario, burst_ms));
+        }
         // Answers that are late, and then none for longer than a lease.
         if let Some(lease_ms) = self.enduring_ms
             && self.dice.pct(40)
@@ -461,6 +496,73 @@ impl Generator {
             for _ in 0..count {
                 faults.extend(self.fault(scenario, class));
             }
+        }
+        faults
+    }
+
+    /// What befalls workers while jobs wait in them for a place.
+    fn amid_a_crowd(&mut self, scenario: &Scenario, burst_ms: u64) -> Vec<Fault> {
+        let dice = &mut self.dice;
+        let last_ms = scenario.calm_from_ms - 1;
+        let at_ms = (burst_ms + dice.within(200, 1_200)).min(last_ms - 1);
+        let worker = dice.within(0, scenario.workers.len() as u64 - 1) as u32;
+        let lease_ms = scenario.workers[worker as usize].knobs.lease_ms;
+        let fault = match dice.within(0, 5) {
+            // All leases run out, their holders think that they have not, and who starts
+            // just then looks for those that have.
+            0..=2 => {
+                let jump = Fault::StoreClockJump {
+                    at_ms,
+                    by_ms: (lease_ms + dice.within(0, lease_ms)) as i64,
+                };
+                let start = Fault::Crash {
+                    worker,
+                    at_ms: at_ms + 1,
+                    back_ms: Some(0),
+                };
+                return vec![jump, start];
+            }
+            3 => Fault::Restart {
+                worker,
+                at_ms,
+                back_ms: Some(dice.any_size(0, 5_000)),
+                knobs: None,
+            },
+            4 if self.profile.pauses => Fault::Pause {
+                worker,
+                at_ms,
+                for_ms: lease_ms + dice.within(0, lease_ms),
+            },
+            _ => {
+                let for_ms = lease_ms + dice.within(0, lease_ms);
+                store(at_ms, for_ms, StoreTrouble::Refuses)
+            }
+        };
+        vec![fault]
+    }
+
+    /// All are deployed while a job runs; some die while they put back what they have.
+    fn deploy_amid(&mut self, scenario: &Scenario, job: usize) -> Vec<Fault> {
+        let last_ms = scenario.calm_from_ms - 1;
+        let at_ms = (scenario.jobs[job].spawn_ms + self.dice.within(20, 1_500)).min(last_ms);
+        let dies = self.dice.pct(50);
+        let mut faults = Vec::new();
+        for worker in &scenario.workers {
+            let (worker, back_ms) = (worker.key, self.dice.any_size(0, 5_000));
+            if dies {
+                faults.push(Fault::CrashAt {
+                    worker,
+                    point: "before_release".to_owned(),
+                    nth: 1,
+                    back_ms,
+                });
+            }
+            faults.push(Fault::Restart {
+                worker,
+                at_ms,
+                back_ms: Some(back_ms),
+                knobs: None,
+            });
         }
         faults
     }
@@ -556,7 +658,7 @@ impl Generator {
             && dice.pct(70)
         {
             // While jobs wait for a place.
-            at_ms = burst_ms + dice.within(20, 3_000);
+            at_ms = burst_ms + dice.within(50, 2_500);
             (from_ms, instant_ms) = (at_ms, at_ms);
         }
         Some(match class {
