@@ -19,6 +19,9 @@ impl Task for Greet {
 
 #[tokio::main]
 async fn main() -> Result<(), JobError> {
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .init();
     let mut jobs = Jobs::connect("sqlite:jobs.db").await?;
     jobs.add_task::<Greet>();
     jobs.start_poll().await?;

@@ -4,11 +4,12 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use job::{JobId, JobState, JobType, Jobs};
 
-use crate::support::{TestDatabase, ended, history};
+use crate::support::{PATIENCE, TestDatabase, ended, history};
 
 /// A program that is killed when it is dropped.
 struct Example {
@@ -38,6 +39,12 @@ impl Example {
     /// what else it said.
     fn stop(mut self) -> String {
         let pid = self.child.id().to_string();
+        // Before it waits for the signal, that would end it at once.
+        let deadline = Instant::now() + PATIENCE;
+        while !catches_sigterm(&pid) {
+            assert!(Instant::now() < deadline, "it never waited for SIGTERM");
+            std::thread::sleep(Duration::from_millis(5));
+        }
         let told = Command::new("kill").args(["-TERM", &pid]).status();
         assert!(told.expect("kill can be run").success());
         let mut said = String::new();
@@ -53,6 +60,15 @@ impl Drop for Example {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Whether the process has a handler for SIGTERM, as the system says.
+fn catches_sigterm(pid: &str) -> bool {
+    const SIGTERM: u32 = 15;
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    let caught = u64::from_str_radix(caught.expect("a line of it").trim(), 16);
+    caught.expect("a mask") >> (SIGTERM - 1) & 1 == 1
 }
 
 /// The examples are built beside the tests.

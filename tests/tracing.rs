@@ -223,16 +223,26 @@ async fn the_trace_state_of_the_caller_goes_on_in_the_run() {
     }
 }
 
-/// Keeps what the events at the start of a worker say.
-#[derive(Clone, Default)]
-struct Starts(Arc<Mutex<Vec<String>>>);
+/// Keeps what the events say that are of a text.
+#[derive(Clone)]
+struct Said {
+    text: &'static str,
+    events: Arc<Mutex<Vec<String>>>,
+}
 
-impl<S: tracing::Subscriber> Layer<S> for Starts {
+impl Said {
+    fn with(text: &'static str) -> Self {
+        let events = Arc::default();
+        Self { text, events }
+    }
+}
+
+impl<S: tracing::Subscriber> Layer<S> for Said {
     fn on_event(&self, event: &tracing::Event<'_>, _: tracing_subscriber::layer::Context<'_, S>) {
         let mut text = Text(format!("{} ", event.metadata().level()));
         event.record(&mut text);
-        if text.0.contains("polling for jobs") {
-            self.0.lock().unwrap().push(text.0);
+        if text.0.contains(self.text) {
+            self.events.lock().unwrap().push(text.0);
         }
     }
 }
@@ -247,7 +257,7 @@ impl Visit for Text {
 
 /// What is said when a worker of this service starts.
 async fn said_at_start<B: Backend>(config: JobSvcConfig<B>) -> String {
-    let starts = Starts::default();
+    let starts = Said::with("polling for jobs");
     let subscriber = tracing_subscriber::registry().with(starts.clone());
     let _guard = tracing::subscriber::set_default(subscriber);
     let mut jobs = Jobs::init(config).await.unwrap();
@@ -255,7 +265,7 @@ async fn said_at_start<B: Backend>(config: JobSvcConfig<B>) -> String {
     jobs.add_initializer(TestInitializer::completing("report"));
     jobs.start_poll().await.unwrap();
     jobs.shutdown().await.unwrap();
-    let said = starts.0.lock().unwrap();
+    let said = starts.events.lock().unwrap();
     assert_eq!(said.len(), 1, "{said:?}");
     said[0].clone()
 }
@@ -319,5 +329,25 @@ async fn one_event_says_where_and_how_a_worker_starts_and_no_secret() {
     );
     for secret in ["hunter2", host, "postgres://"] {
         assert!(!said.contains(secret), "{secret} is in {said}");
+    }
+}
+
+#[tokio::test]
+async fn a_worker_that_runs_nothing_is_warned_of_with_what_to_do() {
+    let warnings = Said::with("nothing is registered");
+    let subscriber = tracing_subscriber::registry().with(warnings.clone());
+    let _guard = tracing::subscriber::set_default(subscriber);
+    for (registers, warned) in [(true, 0), (false, 1)] {
+        let mut jobs = JobSvcConfig::memory().await.unwrap();
+        if registers {
+            jobs.add_initializer(TestInitializer::completing("mail"));
+        }
+        jobs.start_poll().await.unwrap();
+        jobs.shutdown().await.unwrap();
+        let said = std::mem::take(&mut *warnings.events.lock().unwrap());
+        assert_eq!(said.len(), warned, "{said:?}");
+        for text in said {
+            assert_says(&text, &["WARN", "call add_task", "before start_poll"]);
+        }
     }
 }

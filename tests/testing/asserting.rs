@@ -5,8 +5,8 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::Once;
 
 use chrono::DateTime;
-use job::JobId;
 use job::testing::{Seen, TestJobs};
+use job::{JobId, JobType};
 use serde_json::json;
 
 use crate::support::TestInitializer;
@@ -14,6 +14,12 @@ use crate::support::TestInitializer;
 thread_local! {
     /// The file in which this thread panicked last.
     static PANICKED_IN: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// The text with which an assertion panics.
+fn text_of_panic(assertion: impl FnOnce()) -> String {
+    let panic = panic::catch_unwind(AssertUnwindSafe(assertion)).expect_err("it does not hold");
+    *panic.downcast().expect("a text with what there is")
 }
 
 /// The file in which an assertion panics.
@@ -67,5 +73,32 @@ async fn an_assertion_fails_where_it_is_made() {
     for (n, (seen, assertion)) in assertions.into_iter().enumerate() {
         let file = file_of_panic(|| assertion(seen));
         assert_eq!(file.as_deref(), Some(file!()), "assertion {n}");
+    }
+}
+
+#[tokio::test]
+async fn a_job_that_nothing_runs_is_said_to_be_one() {
+    let mut test = TestJobs::memory().await;
+    let any = test.add_initializer(TestInitializer::completing("any"));
+    let id = JobId::new();
+    any.spawn(id, json!(1)).await.unwrap();
+    let reports = test.jobs().spawner::<u32>(JobType::new("report"));
+    let report = reports.job(1).await.unwrap().id;
+    // Before anything has run, and after.
+    for drained in [false, true] {
+        let seen = test.seen().await;
+        for text in [
+            text_of_panic(|| _ = seen.assert_completed(report)),
+            text_of_panic(|| _ = seen.assert_errored_with(report, "")),
+            text_of_panic(|| _ = seen.assert_failed_with(report, "")),
+        ] {
+            assert!(
+                text.contains("no runner of `report` is registered"),
+                "{text}"
+            );
+        }
+        let text = text_of_panic(|| _ = seen.assert_failed_with(id, ""));
+        assert!(!text.contains("registered"), "{text}");
+        assert_eq!(test.drain().await, usize::from(!drained));
     }
 }

@@ -26,6 +26,10 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// second one finds out what became of the first.
 const CALLS_MAX: u32 = 3;
 
+const WAITS_TO_SPAWN: &str = "; does it wait for a transaction that is open in this process? \
+                              Spawn in that (`.in_tx(&mut tx)`, `spawn_all_in_op`), or end it \
+                              first";
+
 /// The store of a service with all that a call of it needs.
 pub(crate) struct Core<B: Backend> {
     store: B::Store,
@@ -152,7 +156,7 @@ impl<B: Backend> Core<B> {
         let _busy = self.clock.busy();
         self.record.add(command);
         let mut calls = 0;
-        repeated(CALL_TIMEOUT, || {
+        repeated(CALL_TIMEOUT, waits_for(command), || {
             calls += 1;
             let mut command = Cow::Borrowed(command);
             // What it took is to be found again, not taken beside it.
@@ -214,7 +218,7 @@ impl<B: Backend> Core<B> {
         let batches = u32::try_from(spawns.len()).unwrap_or(u32::MAX);
         let limit = CALL_TIMEOUT.saturating_mul(batches.max(1));
         spawns.iter().for_each(|spawn| self.record.add(spawn));
-        repeated(limit, || {
+        repeated(limit, WAITS_TO_SPAWN, || {
             self.store.spawn_all(self.clock.store_time(), spawns)
         })
         .await
@@ -230,19 +234,41 @@ impl<B: Backend> Core<B> {
         let _busy = self.clock.busy();
         self.record.add(command);
         let call = op.execute(&self.store, self.clock.store_time(), command);
-        Ok(within(CALL_TIMEOUT, call).await?)
+        Ok(within(CALL_TIMEOUT, "", call).await?)
+    }
+}
+
+/// What a call that gets no answer may wait for: most likely the caller itself, who has a
+/// transaction open. "; " and a sentence, or nothing.
+fn waits_for(command: &Command) -> &'static str {
+    match command {
+        Command::Spawn(_) => WAITS_TO_SPAWN,
+        Command::Checkpoint(_) => {
+            "; does it wait for a transaction that the run has open? Keep the state in that \
+             (`update_execution_state_in_op`), or end it first"
+        }
+        Command::Claim(_)
+        | Command::Finish(_)
+        | Command::Heartbeat(_)
+        | Command::Hold(_)
+        | Command::Reclaim(_)
+        | Command::Find(_) => "",
     }
 }
 
 /// Makes a call of the store, and again while its outcome is unknown.
-async fn repeated<T, F>(limit: Duration, mut call: impl FnMut() -> F) -> Result<T, StoreError>
+async fn repeated<T, F>(
+    limit: Duration,
+    waits_for: &str,
+    mut call: impl FnMut() -> F,
+) -> Result<T, StoreError>
 where
     F: Future<Output = Result<T, StoreError>>,
 {
     let mut calls = 0;
     loop {
         calls += 1;
-        match within(limit, call()).await {
+        match within(limit, waits_for, call()).await {
             Err(StoreError::Unknown(_)) if calls < CALLS_MAX => {}
             result => return result,
         }
@@ -251,10 +277,11 @@ where
 
 async fn within<T>(
     limit: Duration,
+    waits_for: &str,
     call: impl Future<Output = Result<T, StoreError>>,
 ) -> Result<T, StoreError> {
     timeout(limit, call).await.unwrap_or_else(|_| {
-        let text = format!("no answer within {limit:?}");
+        let text = format!("no answer within {limit:?}{waits_for}");
         Err(StoreError::Unknown(text))
     })
 }
@@ -278,4 +305,21 @@ fn unfitting(reply: &Reply) -> StoreError {
         "the store sent the reply of another command: {reply:?}"
     );
     StoreError::Failed("the store sent the reply of another command".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{JobSvcConfig, JobType};
+
+    /// In memory a transaction keeps all others out, as on SQLite.
+    #[tokio::test(start_paused = true)]
+    async fn a_spawn_beside_an_open_transaction_is_told_to_join_it() {
+        let jobs = JobSvcConfig::memory().await.unwrap();
+        let reports = jobs.spawner::<u32>(JobType::new("report"));
+        let open = jobs.pool().begin().await;
+        let error = reports.job(1).await.unwrap_err();
+        assert!(error.to_string().contains(".in_tx(&mut tx)"), "{error}");
+        open.rollback();
+        reports.job(1).await.unwrap();
+    }
 }

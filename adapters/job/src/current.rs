@@ -115,6 +115,10 @@ impl<B: Backend> CurrentJob<B> {
     /// Keeps an execution state, as JSON. It survives retries, reschedules and crashes,
     /// until the job ends.
     ///
+    /// While a transaction of the run is open ([`CurrentJob::begin`]), this waits for it, and
+    /// so for itself, and fails after 20 s on SQLite and 90 s elsewhere. Keep the state in that
+    /// transaction: [`CurrentJob::update_execution_state_in_op`].
+    ///
     /// # Errors
     ///
     /// [`JobError::LeaseLost`] if another worker may run the job by now;
@@ -131,7 +135,8 @@ impl<B: Backend> CurrentJob<B> {
         self.checkpointed(reply, state)
     }
 
-    /// Keeps an execution state in a transaction of the caller.
+    /// Keeps an execution state in a transaction of the caller: together with what else is
+    /// written in it, or not at all. The guide `transactions` has an example.
     ///
     /// # Errors
     ///
@@ -166,6 +171,14 @@ impl<B: Backend> CurrentJob<B> {
     /// however long that is. Once it has ended, the next heartbeat renews the lease. If it
     /// was open for longer than `job_lost_interval` and did not end the run, another worker
     /// may be faster. In memory and on SQLite, it keeps all else from being written.
+    ///
+    /// In it, keep the execution state by [`CurrentJob::update_execution_state_in_op`], and
+    /// spawn by [`Spawn::in_tx`]: [`CurrentJob::update_execution_state`] would wait until it
+    /// ends, on every backend, and in memory and on SQLite so would a spawn.
+    ///
+    /// What is written in it is kept only if the run completes with it, or commits it: a run
+    /// that ends with plain [`JobCompletion::Complete`](crate::JobCompletion::Complete) has
+    /// dropped it, and it is rolled back.
     ///
     /// # Errors
     ///

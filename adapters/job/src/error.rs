@@ -1,5 +1,8 @@
 //! What can go wrong, one variant for each thing that a caller can act on.
 
+use std::error::Error as _;
+use std::fmt;
+
 use job_engine::{Rejection, StoreError};
 use job_tokio::WorkerEnded;
 use thiserror::Error;
@@ -10,7 +13,10 @@ use crate::{JobId, JobType};
 type UserError = Box<dyn std::error::Error + Send + Sync>;
 
 /// What went wrong in the service, a spawner, or a current job.
-#[derive(Debug, Error)]
+///
+/// Its `Debug` is its text, too, with what caused it: that is what a `main` prints which
+/// returns it, and what `unwrap` does.
+#[derive(Error)]
 #[non_exhaustive]
 pub enum JobError {
     /// The database could not be reached, or failed.
@@ -106,16 +112,33 @@ pub enum JobError {
     WorkerEnded(#[source] WorkerEnded),
 }
 
-/// What to do about an error of the database, if that is known.
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
-fn advice(error: &sqlx::Error) -> &'static str {
-    #[cfg(feature = "postgres")]
-    return job_postgres::advice(error);
-    #[cfg(not(feature = "postgres"))]
-    {
-        let _ = error;
-        ""
+impl fmt::Debug for JobError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = self.to_string();
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            let message = error.to_string();
+            // Most say in their own text what caused them, and some add what to do.
+            if !text.contains(&message) {
+                text = format!("{text}: {message}");
+            }
+            cause = error.source();
+        }
+        f.write_str(&text)
     }
+}
+
+/// What to do about an error of the database, if that is known. Each database has codes of
+/// its own.
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+fn advice(error: &sqlx::Error) -> String {
+    [
+        #[cfg(feature = "postgres")]
+        job_postgres::advice(error),
+        #[cfg(feature = "sqlite")]
+        job_sqlite::advice(error),
+    ]
+    .concat()
 }
 
 impl From<StoreError> for JobError {
@@ -141,4 +164,52 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Error)]
+    #[error("{text}")]
+    struct Caused {
+        text: &'static str,
+        source: std::io::Error,
+    }
+
+    fn caused(text: &'static str) -> JobError {
+        let source = std::io::Error::other("disk full");
+        JobError::Migration(Caused { text, source }.into())
+    }
+
+    #[test]
+    fn its_debug_is_what_it_says() {
+        let id = JobId::new();
+        for error in [
+            JobError::Config("set one of path and pool".to_owned()),
+            JobError::NotFound(id),
+            JobError::Store(StoreError::Failed("it broke".to_owned())),
+            caused("no room: disk full"),
+        ] {
+            assert_eq!(format!("{error:?}"), error.to_string());
+            assert_eq!(format!("{error:#?}"), error.to_string());
+        }
+    }
+
+    #[test]
+    fn its_debug_adds_the_causes_that_it_leaves_out() {
+        let said = "the tables of the job store are not ready: no room";
+        let error = caused("no room");
+        assert_eq!(error.to_string(), said);
+        assert_eq!(format!("{error:?}"), format!("{said}: disk full"));
+    }
+
+    #[cfg(feature = "postgres")]
+    #[test]
+    fn its_debug_repeats_no_cause_before_an_advice() {
+        let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+        let error = JobError::Sqlx(sqlx::Error::Io(refused));
+        assert!(error.to_string().contains("check that the server runs"));
+        assert_eq!(format!("{error:?}"), error.to_string());
+    }
 }

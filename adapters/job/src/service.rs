@@ -178,7 +178,7 @@ impl<B: Backend> Jobs<B> {
     /// Starts to poll for due jobs of the registered types and to run them.
     ///
     /// Call it once, after every initializer is registered: it consumes the
-    /// registry.
+    /// registry. Where nothing is registered, no jobs run, and a warning in the log says so.
     ///
     /// # Errors
     ///
@@ -442,6 +442,16 @@ impl<B: Backend> Jobs<B> {
             of_type.job_type.check().map_err(JobError::Rejected)?;
         }
         Ok(registry)
+    }
+
+    /// The types that are registered, until a worker takes them.
+    #[cfg(feature = "testing")]
+    pub(crate) fn registered(&self) -> Vec<TypeConfig> {
+        let registry = self.registry();
+        registry
+            .as_ref()
+            .map(Registry::type_configs)
+            .unwrap_or_default()
     }
 
     /// How a worker of these types behaves.

@@ -117,6 +117,10 @@ impl<C, B: Backend> Spawn<C, B> {
     }
 
     /// In a transaction of the caller: the job exists when, and only when, it commits.
+    ///
+    /// It is to be one of the database of the service. One of another kind of database is
+    /// refused with [`JobError::OtherBackend`]; one of another database of the same kind is not
+    /// noticed: the job is created there, if that has the tables.
     pub fn in_tx<T: AtomicWrite<B> + ?Sized>(self, op: &mut T) -> SpawnIn<'_, C, B, T> {
         SpawnIn { spawn: self, op }
     }

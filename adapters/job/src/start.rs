@@ -52,6 +52,13 @@ impl Start {
                 pool_size = self.pool_size,
                 "polling for jobs"
             );
+            if self.types.is_empty() {
+                tracing::warn!(
+                    "nothing is registered, so this process runs no jobs: call add_task, add_fn \
+                     or add_initializer before start_poll; a process that only spawns jobs \
+                     leaves start_poll out"
+                );
+            }
         });
     }
 }

@@ -1,5 +1,6 @@
 //! The first connection, whose failure should say why.
 
+use std::io;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -53,7 +54,11 @@ pub async fn connect(url: &str, config: &ConnectConfig) -> Result<PgPool, sqlx::
         options.get_host(),
         options.get_port()
     );
-    let connection = in_time(config.timeout, &what, options.connect()).await?;
+    let connected = async {
+        let connected = options.connect().await;
+        connected.map_err(|error| to_where(&what, error))
+    };
+    let connection = in_time(config.timeout, &what, connected).await?;
     // A close that fails says nothing about the connections to come.
     let _ = tokio::time::timeout(config.timeout, connection.close()).await;
     let pool = PgPoolOptions::new()
@@ -62,6 +67,23 @@ pub async fn connect(url: &str, config: &ConnectConfig) -> Result<PgPool, sqlx::
             Box::pin(async move { Ok(!is_left_behind(connection).await?) })
         });
     Ok(pool.connect_lazy_with(options))
+}
+
+/// An error of the way to the server, which does not say by itself where that leads.
+fn to_where(what: &str, error: sqlx::Error) -> sqlx::Error {
+    #[derive(Debug, Error)]
+    #[error("{what}: {source}")]
+    struct Tried {
+        what: String,
+        source: io::Error,
+    }
+    match error {
+        sqlx::Error::Io(source) => {
+            let (kind, what) = (source.kind(), what.to_owned());
+            sqlx::Error::Io(io::Error::new(kind, Tried { what, source }))
+        }
+        error => error,
+    }
 }
 
 /// What is in a connection string that would not be done, or not as it says.

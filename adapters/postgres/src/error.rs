@@ -1,5 +1,7 @@
 //! What an error of the database means for a command.
 
+use std::io;
+
 use job_engine::{Command, Rejection, StoreError};
 use sqlx::postgres::{PgDatabaseError, PgSeverity};
 
@@ -46,6 +48,11 @@ pub fn store_error(error: sqlx::Error) -> StoreError {
 /// What to do about an error of the database, beside what it says itself: "; " and a
 /// sentence, or nothing.
 pub fn advice(error: &sqlx::Error) -> &'static str {
+    if let sqlx::Error::Io(error) = error
+        && error.kind() == io::ErrorKind::ConnectionRefused
+    {
+        return "; check that the server runs, and host and port in the URL";
+    }
     let code = error.as_database_error().and_then(|error| error.code());
     code.map_or("", |code| advice_on(&code))
 }
@@ -64,8 +71,9 @@ fn advice_on(code: &str) -> &'static str {
         }
         // Invalid authorization, invalid password.
         "28000" | "28P01" => {
-            "; if the credentials have changed, give the new ones to the pool with \
-             set_connect_options: connections of the service follow it"
+            "; check user and password in the URL; if they have changed since the start, give \
+             the new ones to the pool with set_connect_options: connections of the service \
+             follow it"
         }
         "42501" => {
             "; a service needs: GRANT USAGE ON the schema; GRANT SELECT, INSERT, UPDATE, DELETE \
@@ -172,6 +180,8 @@ mod tests {
             ("08P01", "poll_only(true)"),
             ("42P05", "poll_only(true)"),
             ("26000", "poll_only(true)"),
+            ("28000", "; check user and password in the URL"),
+            ("28P01", "; check user and password in the URL"),
             ("28P01", "set_connect_options"),
             ("42501", "GRANT"),
             ("42P01", "run the migrations"),
@@ -180,6 +190,10 @@ mod tests {
             assert!(advice_on(code).contains(part), "{code}");
         }
         assert_eq!(advice_on("22P02"), "");
+        let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
+        assert!(advice(&refused.into()).contains("check that the server runs"));
+        let reset = io::Error::from(io::ErrorKind::ConnectionReset);
+        assert_eq!(advice(&reset.into()), "");
     }
 
     #[test]
@@ -195,7 +209,7 @@ mod tests {
         check("57P01", true, "unknown");
         check("08007", false, "unknown");
         check("40003", false, "unknown");
-        let reset = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
+        let reset = io::Error::from(io::ErrorKind::ConnectionReset);
         let error = store_error(sqlx::Error::Io(reset));
         assert!(matches!(error, StoreError::Unknown(_)));
     }

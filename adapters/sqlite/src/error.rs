@@ -18,25 +18,49 @@ mod code {
 /// the database was out of date when it came to write.
 const BUSY_SNAPSHOT: i32 = 517;
 
+/// What to do about an error of SQLite in a transaction of the application, beside what it
+/// says itself: "; " and a sentence, or nothing.
+pub fn advice(error: &sqlx::Error) -> &'static str {
+    match result_code(error) {
+        Some(BUSY_SNAPSHOT) => {
+            "; the transaction began as a reader, and another has written since: begin it as a \
+             writer, by job::backend::begin_immediate"
+        }
+        Some(extended) if primary(extended) == code::BUSY => {
+            "; another transaction was writing, and one that begins as a reader does not wait \
+             for it: begin by job::backend::begin_immediate, and give the options of your pool \
+             a busy_timeout of some seconds"
+        }
+        _ => "",
+    }
+}
+
 /// An error before the commit.
 ///
 /// Data that breaks a constraint or is too big stays so, and is rejected. All
 /// else may pass: another writer that is slow, a full disk, a file that someone
 /// has to restore.
 pub(crate) fn failed(error: sqlx::Error) -> StoreError {
-    match result_code(&error) {
-        Some(BUSY_SNAPSHOT) => StoreError::Failed(format!(
-            "{error}: the transaction had begun as a reader, and another has written since; \
-             begin it as a writer (SqliteStore::begin_immediate)"
-        )),
-        Some(extended) => match primary(extended) {
-            code::CONSTRAINT | code::TOO_BIG | code::MISMATCH => {
-                StoreError::Rejected(Rejection::Data(error.to_string()))
-            }
-            _ => StoreError::Failed(error.to_string()),
-        },
-        None => StoreError::Failed(error.to_string()),
+    match result_code(&error).map(primary) {
+        Some(code::CONSTRAINT | code::TOO_BIG | code::MISMATCH) => {
+            StoreError::Rejected(Rejection::Data(error.to_string()))
+        }
+        _ => StoreError::Failed(format!("{error}{}", advice(&error))),
     }
+}
+
+/// An error of the begin of a transaction of the store's own. That has waited for others as
+/// long as it may, and most likely the one that waits for it has one of them open.
+pub(crate) fn begin_failed(error: sqlx::Error) -> StoreError {
+    let busy = result_code(&error).map(primary) == Some(code::BUSY);
+    if busy || matches!(error, sqlx::Error::PoolTimedOut) {
+        return StoreError::Failed(format!(
+            "{error}; another transaction was open all the time: is it one of this process? \
+             Spawn in that (`.in_tx(&mut tx)`), keep the state of a run in that \
+             (`update_execution_state_in_op`), or end it first"
+        ));
+    }
+    failed(error)
 }
 
 /// An error of the commit. Busy and locked mean that it did not happen; after
@@ -128,9 +152,28 @@ mod tests {
     }
 
     #[test]
-    fn a_stale_reader_is_told_how_to_begin() {
-        let error = failed(sqlite(BUSY_SNAPSHOT)).to_string();
-        assert!(error.contains("begin_immediate"), "{error}");
+    fn what_did_not_wait_for_a_writer_is_told_how_to_begin() {
+        // Busy, busy while the log is recovered, and a snapshot that is out of date.
+        for code in [5, 261, BUSY_SNAPSHOT] {
+            let advice = advice(&sqlite(code));
+            assert!(advice.contains("job::backend::begin_immediate"), "{code}");
+            assert!(failed(sqlite(code)).to_string().ends_with(advice));
+        }
+        // Locked within the process, constraint, full.
+        for code in [6, 19, 13] {
+            assert_eq!(advice(&sqlite(code)), "", "{code}");
+        }
+        assert_eq!(advice(&sqlx::Error::WorkerCrashed), "");
+    }
+
+    #[test]
+    fn what_waited_for_a_writer_in_vain_is_told_to_join_it() {
+        for error in [sqlite(5), sqlx::Error::PoolTimedOut] {
+            let text = begin_failed(error).to_string();
+            assert!(text.contains(".in_tx"), "{text}");
+            assert!(!text.contains("begin_immediate"), "{text}");
+        }
+        assert!(!begin_failed(sqlite(13)).to_string().contains(".in_tx"));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! worker keeps readers from reading; its leases run out while it waits.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{self, PathBuf};
 use std::time::Duration;
 
 use sqlx::sqlite::SqliteConnectOptions;
@@ -28,6 +28,7 @@ const WAL: &str = "wal";
 const KIND: u32 = 0xFF;
 const BUSY: u32 = 5;
 const READ_ONLY: u32 = 8;
+const CANNOT_OPEN: u32 = 14;
 
 /// A file that a store cannot work on.
 #[derive(Debug, Error)]
@@ -70,6 +71,18 @@ pub enum FileError {
         /// What its next connection would do.
         reason: String,
     },
+    /// It is not there, and cannot be made.
+    #[error(
+        "the file {file:?} cannot be opened: {source}; its directory must exist, and this \
+         process must be allowed to write in it"
+    )]
+    CannotOpen {
+        /// Which one: from the root, since a relative path depends on where the process was
+        /// started.
+        file: PathBuf,
+        /// What SQLite said.
+        source: sqlx::Error,
+    },
     /// It can only be read.
     #[error(
         "the file {file:?} can only be read, and jobs are written; allow this process to write \
@@ -101,7 +114,7 @@ impl SqliteStore {
             match Habits::of(&options).await {
                 Ok(habits) => break habits,
                 Err(error) if is(&error, READ_ONLY) => return Err(self.read_only()),
-                Err(error) if !is(&error, BUSY) => return Err(error.into()),
+                Err(error) if !is(&error, BUSY) => return Err(self.not_opened(error)),
                 Err(source) if Instant::now() >= give_up_at => {
                     let file = self.filename();
                     return Err(FileError::InUse { file, source });
@@ -125,7 +138,7 @@ impl SqliteStore {
         let options = self.pool().connect_options();
         let found = match Habits::of(&options).await {
             Err(error) if is(&error, BUSY) => return Err(self.pool_keeps_it(error.to_string())),
-            found => found?,
+            found => found.map_err(|error| self.not_opened(error))?,
         };
         if found.busy_timeout < BUSY_TIMEOUT_MIN {
             warn!(
@@ -189,6 +202,15 @@ impl SqliteStore {
         let file = file.filter(|file| !file.is_empty());
         // It blocks for no longer than a look at each directory of the path takes.
         Ok(file.map(|file| fs::canonicalize(&file).unwrap_or_else(|_| file.into())))
+    }
+
+    fn not_opened(&self, source: sqlx::Error) -> FileError {
+        if !is(&source, CANNOT_OPEN) {
+            return source.into();
+        }
+        let file = self.filename();
+        let file = path::absolute(&file).unwrap_or(file);
+        FileError::CannotOpen { file, source }
     }
 
     fn read_only(&self) -> FileError {

@@ -21,6 +21,7 @@ mod sql;
 mod store;
 
 pub use clock::ClockError;
+pub use error::advice;
 pub use file::FileError;
 pub use find::configs_of_type;
 pub use open::OpenOptions;

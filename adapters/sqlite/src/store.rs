@@ -9,7 +9,7 @@ use job_tokio::store::all_created;
 use sqlx::{Acquire, Sqlite, SqliteConnection, SqlitePool, Transaction};
 
 use crate::clock::InUse;
-use crate::error::{commit_failed, failed};
+use crate::error::{begin_failed, commit_failed, failed};
 use crate::file::FileError;
 use crate::open::{OpenOptions, Pools};
 use crate::presence::Presence;
@@ -197,7 +197,7 @@ impl Store for SqliteStore {
         {
             presence.note_worker(claim.id.worker);
         }
-        let mut transaction = begin_immediate(self.writer()).await.map_err(failed)?;
+        let mut transaction = begin_immediate(self.writer()).await.map_err(begin_failed)?;
         let reply = run(&mut transaction, now, command).await?;
         transaction.commit().await.map_err(commit_failed)?;
         Ok(reply)
@@ -209,7 +209,7 @@ impl Store for SqliteStore {
         spawns: &[Command],
     ) -> Result<Vec<Reply>, StoreError> {
         spawns.iter().try_for_each(Command::check)?;
-        let mut transaction = begin_immediate(self.writer()).await.map_err(failed)?;
+        let mut transaction = begin_immediate(self.writer()).await.map_err(begin_failed)?;
         let mut replies = Vec::with_capacity(spawns.len());
         for spawn in spawns {
             let reply = run(&mut transaction, now, spawn).await?;

@@ -145,6 +145,29 @@ async fn a_file_that_can_only_be_read_is_told() {
 }
 
 #[tokio::test]
+async fn a_file_in_a_directory_that_is_not_there_is_named() {
+    let place = tempfile::tempdir().unwrap();
+    let missing = place.path().join("missing").join("jobs.db");
+    let by_path = SqliteStore::open(&missing).await;
+    let options = SqliteConnectOptions::new().filename(&missing);
+    let pool = SqlitePoolOptions::new().connect_lazy_with(options);
+    for refused in [by_path, SqliteStore::on_pool(pool).await] {
+        let told = refused.unwrap_err();
+        assert!(matches!(told, FileError::CannotOpen { .. }), "{told}");
+        let file = format!("{missing:?}");
+        let told = told.to_string();
+        assert!(
+            told.contains(&file) && told.contains("its directory must exist"),
+            "{told}"
+        );
+    }
+    let relative = SqliteStore::open("missing/jobs.db").await;
+    let here = std::env::current_dir().unwrap();
+    let here = here.display().to_string();
+    is_refused_as(relative, &[&here, "missing/jobs.db"]);
+}
+
+#[tokio::test]
 async fn whether_a_file_can_be_written_is_found_out_while_another_writes() {
     let (store, place) = on_file().await;
     let other = SqliteStore::open(path_in(&place)).await.unwrap();

@@ -112,9 +112,9 @@ impl fmt::Display for Failure {
             write!(f, " (of {from}: {runs} simulations made it smaller)")?;
         }
         writeln!(f, ".")?;
+        let test = test.as_deref().filter(|name| *name != "main");
         if *of_seed {
             let seed = scenario.seed;
-            let test = test.as_deref().filter(|name| *name != "main");
             let test = test.map_or(String::new(), |name| format!(" {name}"));
             writeln!(
                 f,
@@ -127,10 +127,12 @@ impl fmt::Display for Failure {
         let json = serde_json::to_string(scenario).map_err(|_| fmt::Error)?;
         writeln!(f, "\nTo keep it as a test of its own:\n")?;
         writeln!(f, "    let scenario = r#\"{json}\"#;")?;
-        writeln!(
-            f,
-            "    Simulation::new().scenario(scenario.parse().unwrap())"
-        )
+        writeln!(f, "    job_sim::Simulation::new()")?;
+        writeln!(f, "        .scenario(scenario.parse().unwrap())")?;
+        let of_test = test.map_or(String::new(), |name| format!(" in {name}"));
+        // Its name is not known here.
+        let function = "the function or closure that this simulation runs";
+        writeln!(f, "        .run(/* {function}{of_test} */);")
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use job::{JobCompletion, JobId};
-use job_sim::{Failure, Scenario, Sim, Simulation};
+use job_sim::{Failure, Sim, Simulation};
 
 use super::support::{Counts, Orders, seconds};
 
@@ -63,10 +63,20 @@ fn a_failure_can_be_kept_as_a_scenario() {
     let failure = simulation.check(each_order_is_counted_once).unwrap_err();
     let text = failure.to_string();
     let json = text.split("r#\"").nth(1).unwrap().split("\"#").next();
-    let kept: Scenario = json.unwrap().parse().unwrap();
-    let again = Simulation::new().scenario(kept);
-    let again = again.check(each_order_is_counted_once).unwrap_err();
-    assert_eq!(again.violation(), failure.violation());
+    let scenario = json.unwrap();
+    // As it is printed, but for what only whoever keeps it knows, and for what it returns.
+    let again = job_sim::Simulation::new()
+        .scenario(scenario.parse().unwrap())
+        .check(each_order_is_counted_once);
+    assert_eq!(again.unwrap_err().violation(), failure.violation());
+    says(
+        &failure,
+        &[
+            "\n    job_sim::Simulation::new()\n        .scenario(scenario.parse().unwrap())\n        \
+             .run(/* the function or closure that this simulation runs in \
+             application::failures::a_failure_can_be_kept_as_a_scenario */);\n",
+        ],
+    );
     // The seed alone leads there, too.
     let seed = failure.seed();
     let by_seed = Simulation::new().seeds(seed..seed + 1);

@@ -17,6 +17,9 @@ use crate::error::JobError;
 
 const URLS: &str = "postgres://user:password@host/database, sqlite:jobs.db, or memory:";
 
+const OF_FILE: &str = "the URL begins with `file:`, and that of a SQLite file begins with \
+                       `sqlite:`; write sqlite:jobs.db";
+
 /// The backend that was named, with what is known of it.
 #[derive(Clone, Debug, Default)]
 pub(crate) enum Chosen {
@@ -80,9 +83,7 @@ impl Chosen {
             is_scheme(scheme) && (["memory", "sqlite"].contains(scheme) || rest.starts_with("//"))
         });
         let Some((scheme, rest)) = parts else {
-            return Err(format!(
-                "the URL has no scheme that says which database it is; write {URLS}"
-            ));
+            return Err(no_scheme(url));
         };
         match scheme {
             "memory" => match rest {
@@ -91,6 +92,7 @@ impl Chosen {
             },
             "postgres" | "postgresql" => postgres(url),
             "sqlite" => sqlite(rest),
+            "file" => Err(OF_FILE.to_owned()),
             _ => Err(format!(
                 "the URL begins with `{scheme}:`, which is none of our databases; write {URLS}"
             )),
@@ -128,6 +130,25 @@ impl Chosen {
             #[cfg(feature = "sqlite")]
             Self::Sqlite(options) => any::open::<Sqlite>(options, clock).await,
         }
+    }
+}
+
+/// Why a text is no URL of ours. What it begins with is told only where we know it.
+fn no_scheme(url: &str) -> String {
+    let (scheme, rest) = url.split_once(':').unwrap_or(("", url));
+    let small = scheme.to_ascii_lowercase();
+    match &*small {
+        "" if url == ":memory:" => "`:memory:` is no URL; write memory: for jobs in memory, or \
+                                    sqlite::memory: for a SQLite database without a file"
+            .to_owned(),
+        "file" => OF_FILE.to_owned(),
+        "postgres" | "postgresql" if !rest.starts_with("//") => {
+            format!("`{small}:` is followed by two slashes; write {URLS}")
+        }
+        "postgres" | "postgresql" | "sqlite" | "memory" => {
+            format!("the scheme of the URL is written in small letters, `{small}:`; write {URLS}")
+        }
+        _ => format!("the URL has no scheme that says which database it is; write {URLS}"),
     }
 }
 
@@ -258,5 +279,27 @@ mod tests {
             );
         }
         assert!(wrong("memory:jobs").contains("no more"));
+    }
+
+    #[test]
+    fn a_url_that_is_nearly_one_of_ours_is_told_how_it_is_written() {
+        for (url, part) in [
+            (
+                "Postgres://ada:secret@host/db",
+                "small letters, `postgres:`",
+            ),
+            ("SQLITE:secret.db", "small letters, `sqlite:`"),
+            ("Memory:", "small letters, `memory:`"),
+            (
+                "postgres:secret@host/db",
+                "`postgres:` is followed by two slashes",
+            ),
+            (":memory:", "write memory:"),
+            ("file:secret.db", "write sqlite:jobs.db"),
+            ("file:///secret.db", "write sqlite:jobs.db"),
+        ] {
+            let text = wrong(url);
+            assert!(text.contains(part) && !text.contains("secret"), "{text}");
+        }
     }
 }

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::backend::Backend;
-use crate::{Job, JobEventKind, JobId, JobSpawner, JobState};
+use crate::{Job, JobEventKind, JobId, JobSpawner, JobState, JobType};
 
 /// The jobs of a test as they were when it looked: [`TestJobs::seen`] and
 /// [`TestJobs::seen_in`].
@@ -20,11 +20,13 @@ use crate::{Job, JobEventKind, JobId, JobSpawner, JobState};
 #[derive(Clone, Debug)]
 pub struct Seen {
     jobs: Vec<Job>,
+    /// The types whose jobs the test runs.
+    registered: Vec<JobType>,
 }
 
 impl Seen {
-    pub(super) fn new(jobs: Vec<Job>) -> Self {
-        Self { jobs }
+    pub(super) fn new(jobs: Vec<Job>, registered: Vec<JobType>) -> Self {
+        Self { jobs, registered }
     }
 
     /// All jobs that the spawners of the test have spawned and that exist, in the order
@@ -137,7 +139,7 @@ impl Seen {
     #[track_caller]
     pub fn assert_errored_with(&self, id: impl Into<JobId>, text: &str) -> &Job {
         let job = self.assert_state(id.into(), JobState::Errored);
-        assert_error(job, text);
+        self.assert_error(job, text);
         job
     }
 
@@ -145,7 +147,7 @@ impl Seen {
     #[track_caller]
     pub fn assert_failed_with(&self, id: impl Into<JobId>, text: &str) -> &Job {
         let job = self.find(id.into());
-        assert_error(job, text);
+        self.assert_error(job, text);
         job
     }
 
@@ -154,11 +156,34 @@ impl Seen {
         let job = self.find(id);
         assert!(
             job.state() == state,
-            "the job is {:?}, not {state:?}: {}",
+            "the job is {:?}, not {state:?}: {}{}",
             job.state(),
-            Line(job)
+            Line(job),
+            self.nobody_runs(job)
         );
         job
+    }
+
+    #[track_caller]
+    fn assert_error(&self, job: &Job, text: &str) {
+        assert!(
+            job.last_error().is_some_and(|error| error.contains(text)),
+            "the job has not failed with {text:?}: {}{}",
+            Line(job),
+            self.nobody_runs(job)
+        );
+    }
+
+    /// Most likely why a job waits that ought to have run: "; " and a sentence, or nothing.
+    fn nobody_runs(&self, job: &Job) -> String {
+        match job.state() {
+            JobState::Pending if !self.registered.contains(&job.job_type) => format!(
+                "; no runner of `{}` is registered, so nothing runs it: call add_task, add_fn or \
+                 add_initializer first",
+                job.job_type
+            ),
+            _ => String::new(),
+        }
     }
 
     #[track_caller]
@@ -197,15 +222,6 @@ fn json(config: &impl Serialize) -> Value {
 
 fn config_of(job: &Job) -> Value {
     job.config().expect("a config is JSON")
-}
-
-#[track_caller]
-fn assert_error(job: &Job, text: &str) {
-    assert!(
-        job.last_error().is_some_and(|error| error.contains(text)),
-        "the job has not failed with {text:?}: {}",
-        Line(job)
-    );
 }
 
 fn list(jobs: &[&Job]) -> String {

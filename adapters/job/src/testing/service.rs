@@ -21,8 +21,8 @@ use crate::backend::{AtomicWrite, Backend};
 use crate::error::JobError;
 use crate::registry::Runners;
 use crate::{
-    Job, JobId, JobInitializer, JobSpawner, JobState, JobSvcConfig, JobSvcConfigBuilder, Jobs,
-    Memory, Spawn, Task, TaskContext, TaskResult, TaskSettings,
+    Job, JobId, JobInitializer, JobSpawner, JobState, JobSvcConfig, JobSvcConfigBuilder, JobType,
+    Jobs, Memory, Spawn, Task, TaskContext, TaskResult, TaskSettings,
 };
 
 /// When the clock of a test starts: a Monday, 2001-01-01 00:00:00 UTC.
@@ -321,7 +321,7 @@ impl<B: Backend> TestJobs<B> {
                 other => panic!("{STORE_FAILED}: {other:?}"),
             }
         }
-        Seen::new(jobs)
+        Seen::new(jobs, self.registered())
     }
 
     /// The jobs as a transaction sees them that is still open.
@@ -336,7 +336,7 @@ impl<B: Backend> TestJobs<B> {
                 other => panic!("{STORE_FAILED}: {other:?}"),
             }
         }
-        Seen::new(jobs)
+        Seen::new(jobs, self.registered())
     }
 
     /// Lets workers work until nothing is due: one, and another whenever the runner of
@@ -452,6 +452,15 @@ impl<B: Backend> TestJobs<B> {
             Reply::Claimed(mut claimed) => claimed.jobs.pop(),
             other => panic!("{STORE_FAILED}: {other:?}"),
         }
+    }
+
+    /// The types whose jobs run here.
+    fn registered(&self) -> Vec<JobType> {
+        let types = match self.runners {
+            Some(_) => self.types.clone(),
+            None => self.jobs.registered(),
+        };
+        types.into_iter().map(|of| of.job_type.into()).collect()
     }
 
     /// All types. From now on, no more can be registered.
