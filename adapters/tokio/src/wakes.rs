@@ -53,6 +53,11 @@ impl Wakes {
         std::mem::take(&mut *self.types())
     }
 
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.types().is_empty()
+    }
+
     fn types(&self) -> std::sync::MutexGuard<'_, BTreeSet<JobType>> {
         let types = self.inner.types.lock();
         types.unwrap_or_else(PoisonError::into_inner)

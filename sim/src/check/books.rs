@@ -15,7 +15,7 @@ use super::obligations::Obligations;
 use super::pace::Pace;
 use super::repeats::Repeats;
 use crate::event::{Call, Disturbance, Event, Moment, Who};
-use crate::scenario::{Fault, JobSpec, Knobs, Scenario, job_key, type_place};
+use crate::scenario::{Fault, JobSpec, Knobs, Scenario, TYPES_MAX, job_key, type_place};
 
 /// The memory of the audit: what it has seen of jobs and workers.
 #[derive(Clone, Debug)]
@@ -188,6 +188,12 @@ pub(super) struct WorkerBook {
     pub(super) up_us: u64,
     pub(super) paused: bool,
     pub(super) listening: bool,
+    /// Since when it does, or does not, true time.
+    pub(super) listening_us: u64,
+    /// When it last heard of jobs of each type, true time.
+    pub(super) heard_us: [u64; TYPES_MAX],
+    /// When its process last ended, true time.
+    pub(super) ended_us: u64,
     pub(super) shutdown_us: Option<u64>,
     pub(super) knobs: Knobs,
     /// Until when it may lose leases without being at fault, true time.
@@ -252,6 +258,9 @@ impl Books {
                     up_us: 0,
                     paused: false,
                     listening: false,
+                    listening_us: 0,
+                    heard_us: [0; TYPES_MAX],
+                    ended_us: 0,
                     shutdown_us: None,
                     knobs: clamped(&worker.knobs),
                     disturbed_until: 0,
@@ -446,9 +455,18 @@ impl Books {
                     worker.executing.remove(&run);
                 }
             }
+            Event::Woken { who, job_type } => {
+                let place = type_place(job_type) as usize;
+                if let Some(worker) = self.worker_mut(who)
+                    && let Some(heard_us) = worker.heard_us.get_mut(place)
+                {
+                    *heard_us = now_us;
+                }
+            }
             Event::Listening { who, listening } => {
                 if let Some(worker) = self.worker_mut(who) {
                     worker.listening = listening;
+                    worker.listening_us = now_us;
                 }
             }
             Event::Calm => self.calm_since = Some(now_us),
@@ -465,7 +483,6 @@ impl Books {
             | Event::Unheard { .. }
             | Event::Point { .. }
             | Event::Kept { .. }
-            | Event::Woken { .. }
             | Event::Noted { .. }
             | Event::Spawned { .. }
             | Event::Fault { .. } => {}
@@ -531,6 +548,7 @@ impl Books {
     }
 
     fn process_ended(&mut self, who: Who, life: Life) {
+        let now_us = self.now.true_us;
         let Some(worker) = self.worker_mut(who) else {
             return;
         };
@@ -538,8 +556,8 @@ impl Books {
             return;
         }
         worker.life = life;
+        worker.ended_us = now_us;
         let gone = std::mem::take(&mut worker.executing);
-        let now_us = self.now.true_us;
         for run in gone {
             if let Some(run) = self.run_mut(run) {
                 run.ended = Some(EndedAs::Aborted);

@@ -5,7 +5,7 @@
 //! what it has itself put back, retried or rescheduled.
 
 use job_engine::lifecycle::RunEnd;
-use job_engine::store::{Outcome, Written};
+use job_engine::store::{Finish, Outcome, Written};
 use job_engine::worker::Ended;
 use job_engine::{Command, Due, Reply};
 
@@ -38,6 +38,8 @@ pub(super) struct Owed {
     sent_us: u64,
     /// The types of the jobs whose ends it is recording, and when each is due again.
     ends: Vec<(u32, Option<Due>)>,
+    /// The types of those that it gives back, for others as well.
+    put_back: Vec<Option<u32>>,
 }
 
 pub(super) fn event(books: &mut Books, event: &Event<'_>) -> Verdict {
@@ -82,7 +84,10 @@ pub(super) fn event(books: &mut Books, event: &Event<'_>) -> Verdict {
                     .of(who));
                 }
             }
-            if matches!(command, Command::Finish(_)) {
+            if let Command::Finish(finishes) = command {
+                let types = ending.iter().zip(finishes);
+                let types = types.map(|((place, _), of)| is_for_others(of).then_some(*place));
+                owed.put_back = types.collect();
                 owed.ends = ending;
             }
         }
@@ -197,6 +202,14 @@ fn ending(books: &Books, event: &Event<'_>) -> Vec<(u32, Option<Due>)> {
     }
 }
 
+/// Whether the worker gives the job back.
+fn is_for_others(finish: &Finish) -> bool {
+    matches!(
+        finish.outcome,
+        Outcome::Released | Outcome::Interrupted | Outcome::Undecodable { .. }
+    )
+}
+
 /// When a job is due again that ends so, if it is.
 fn due_again(outcome: &Outcome) -> Option<Due> {
     match outcome {
@@ -215,6 +228,11 @@ impl Owed {
         let owed = self.types.iter_mut().flatten();
         let times = owed.chain([&mut self.waits_until, &mut self.sent_us]);
         times.for_each(|at_us| *at_us += by_us);
+    }
+
+    /// The types of the jobs that it is putting back, in the order of the command.
+    pub(super) fn put_back(&self) -> &[Option<u32>] {
+        &self.put_back
     }
 
     /// Whether a claim is under way.

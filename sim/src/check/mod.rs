@@ -4,6 +4,7 @@
 //! own books of what happened, and compares. It knows the rules from the
 //! documentation, not from the code that it checks.
 
+mod announced;
 mod attempts;
 mod backoff;
 mod belief;
@@ -189,6 +190,8 @@ fn check_transition(books: &Books, change: &Transition<'_>) -> Verdict {
 
 fn check_event(books: &mut Books, event: &Event<'_>) -> Verdict {
     capacity::event(books, event)?;
+    // Before what it looks at is taken.
+    announced::event(books, event)?;
     claims::event(books, event)?;
     overlap::event(books, event)?;
     belief::event(books, event)?;

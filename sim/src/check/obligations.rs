@@ -5,6 +5,7 @@ use std::collections::BinaryHeap;
 
 use job_engine::Run;
 
+use super::announced::Hear;
 use super::belief;
 use super::books::{Books, Life};
 use super::{Verdict, Violation};
@@ -33,6 +34,8 @@ pub(super) enum Obligation {
     Believe(Who, Run),
     /// A job that waits for a place is put back, as its worker shuts down.
     PutBack(Who, Run),
+    /// A worker hears of jobs that others have put back.
+    Hear(Hear),
     /// A worker has stopped.
     Stop(Who),
 }
@@ -71,6 +74,7 @@ impl Obligation {
             | Obligation::Believe(who, _)
             | Obligation::PutBack(who, _)
             | Obligation::Stop(who) => *who,
+            Obligation::Hear(hear) => hear.who,
         }
     }
 }
@@ -117,6 +121,7 @@ pub(super) fn check(books: &mut Books) -> Verdict {
                 }
                 (who, done)
             }
+            Obligation::Hear(hear) => (hear.who, hear.is_done(books)),
             Obligation::Stop(who) => (who, false),
         };
         let worker = books.worker(who);
@@ -171,6 +176,7 @@ fn broken(obligation: Obligation, by_us: u64, now_us: u64) -> Violation {
         .of_job(job_key(run.job))
         .of(who),
         Obligation::Believe(who, run) => belief::untold(who, run, by_us, now_us),
+        Obligation::Hear(hear) => hear.broken(now_us),
         Obligation::Stop(who) => {
             Violation::new("shutdown.late", format!("{who} was to stop {when}")).of(who)
         }

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use job_engine::planted::{Bug, planted};
 use job_engine::store::Outcome;
-use job_engine::worker::{Action, Ended, Input, OpId, WorkerConfig};
+use job_engine::worker::{Action, Ended, Input, Observation, OpId, WorkerConfig};
 use job_engine::{Command, Entropy, Reply, StoreError, Worker};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{Id, JoinError, JoinSet};
@@ -189,6 +189,8 @@ struct Driver<S, R> {
     called: BTreeMap<OpId, Id>,
     runs: RunTasks,
     stopped: bool,
+    /// Whether it stopped because all was settled, with time left.
+    settled: bool,
 }
 
 impl<S: Store, R: RunJob> Driver<S, R> {
@@ -209,6 +211,7 @@ impl<S: Store, R: RunJob> Driver<S, R> {
             worker,
             clock: config.clock,
             stopped: false,
+            settled: false,
         }
     }
 
@@ -222,6 +225,9 @@ impl<S: Store, R: RunJob> Driver<S, R> {
         loop {
             self.perform_actions().await;
             if self.stopped {
+                if self.settled {
+                    self.announcer.sent().await;
+                }
                 return;
             }
             let input = tokio::select! {
@@ -295,6 +301,9 @@ impl<S: Store, R: RunJob> Driver<S, R> {
                     types.iter().for_each(|t| self.announcer.announce(t));
                 }
                 Action::Observe(observation) => {
+                    if let Observation::Drained { unsettled } = observation {
+                        self.settled = unsettled == 0;
+                    }
                     guarded(|| observe::observe(self.worker.id(), &observation));
                 }
                 Action::Stopped => self.stopped = true,
