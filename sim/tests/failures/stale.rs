@@ -124,7 +124,7 @@ fn a_process_that_stands_still_loses_its_jobs_and_its_runners_are_told() {
         Direction::Both,
     ));
     alone.holds(&[Point::ToldByItsWorker, Point::LeaseLost]);
-    alone.finds(Bug::LapseNotTold, "overlap.told");
+    alone.finds(Bug::LapseNotTold, "belief.untold");
 }
 
 /// 14
