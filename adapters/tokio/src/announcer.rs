@@ -93,14 +93,14 @@ impl Announcer {
         self.sender.go_on();
     }
 
-    /// Waits until all that was announced before is sent, or could not be; half a second
-    /// at most. A process that ends takes the rest along, and others would find what it has
+    /// Waits until all that was announced before is sent, or could not be; so long at most,
+    /// and no longer than half a second. A process that ends takes the rest along, and others would find what it has
     /// put back when they next poll.
-    pub async fn sent(&self) {
+    pub async fn sent(&self, at_most: Duration) {
         let announced = self.counts.announced.load(Ordering::SeqCst);
         let mut sent = self.counts.sent.subscribe();
         let all = sent.wait_for(|sent| *sent >= announced);
-        let _ = timeout(SENT_TIMEOUT, all).await;
+        let _ = timeout(SENT_TIMEOUT.min(at_most), all).await;
     }
 }
 
@@ -182,12 +182,12 @@ mod tests {
         let told = Arc::default();
         let store = Slow(Duration::from_millis(100), Arc::clone(&told));
         let announcer = Announcer::start(WorkerId(Uuid::nil()), store);
-        announcer.sent().await;
+        announcer.sent(Duration::MAX).await;
         announcer.announce(&JobType::new("a"));
         tokio::time::sleep(Duration::from_millis(50)).await;
         // While the first is on its way.
         announcer.announce(&JobType::new("b"));
-        announcer.sent().await;
+        announcer.sent(Duration::MAX).await;
         let [a, b] = [["a"], ["b"]].map(|types| types.map(JobType::new).into());
         assert_eq!(*told.lock().unwrap(), [a, b]);
     }
@@ -198,7 +198,10 @@ mod tests {
         let announcer = Announcer::start(WorkerId(Uuid::nil()), store);
         announcer.announce(&JobType::new("a"));
         let begun = Instant::now();
-        announcer.sent().await;
+        announcer.sent(Duration::MAX).await;
         assert_eq!(begun.elapsed(), SENT_TIMEOUT);
+        let little = Duration::from_millis(20);
+        announcer.sent(little).await;
+        assert_eq!(begun.elapsed(), SENT_TIMEOUT + little);
     }
 }

@@ -16,8 +16,8 @@ use std::time::Duration;
 
 use job_engine::planted::{Bug, planted};
 use job_engine::store::Outcome;
-use job_engine::worker::{Action, Ended, Input, Observation, OpId, WorkerConfig};
-use job_engine::{Command, Entropy, Reply, StoreError, Worker};
+use job_engine::worker::{Action, Ended, Input, OpId, SETTLE_TIMEOUT, WorkerConfig};
+use job_engine::{Command, Entropy, Reply, StoreError, Timestamp, Worker};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{Id, JoinError, JoinSet};
 
@@ -189,13 +189,15 @@ struct Driver<S, R> {
     called: BTreeMap<OpId, Id>,
     runs: RunTasks,
     stopped: bool,
-    /// Whether it stopped because all was settled, with time left.
-    settled: bool,
+    /// When it has to have stopped, once it was asked to.
+    stops_by: Option<Timestamp>,
+    shutdown_timeout: Duration,
 }
 
 impl<S: Store, R: RunJob> Driver<S, R> {
     fn new(config: DriverConfig<S, R>) -> Self {
         let lease = config.worker.lease;
+        let shutdown_timeout = config.worker.shutdown_timeout;
         let store_timeout = store_timeout(lease);
         let now = config.clock.timestamp();
         let worker = Worker::new(now, config.worker, config.entropy);
@@ -211,7 +213,8 @@ impl<S: Store, R: RunJob> Driver<S, R> {
             worker,
             clock: config.clock,
             stopped: false,
-            settled: false,
+            stops_by: None,
+            shutdown_timeout,
         }
     }
 
@@ -225,9 +228,7 @@ impl<S: Store, R: RunJob> Driver<S, R> {
         loop {
             self.perform_actions().await;
             if self.stopped {
-                if self.settled {
-                    self.announcer.sent().await;
-                }
+                self.announcer.sent(self.time_left()).await;
                 return;
             }
             let input = tokio::select! {
@@ -237,6 +238,8 @@ impl<S: Store, R: RunJob> Driver<S, R> {
                 }
                 _ = asked.wait_for(|asked| *asked == Asked::Shutdown), if !shutting_down => {
                     shutting_down = true;
+                    let limit = self.shutdown_timeout.saturating_add(SETTLE_TIMEOUT);
+                    self.stops_by = Some(self.clock.timestamp().saturating_add(limit));
                     if planted(Bug::CompleterDiesWithCaller) {
                         self.calls = JoinSet::new();
                         self.called.clear();
@@ -275,6 +278,12 @@ impl<S: Store, R: RunJob> Driver<S, R> {
         }
     }
 
+    /// Until a shutdown has to have ended.
+    fn time_left(&self) -> Duration {
+        let stops_by = self.stops_by.unwrap_or(Timestamp::MIN);
+        stops_by.saturating_since(self.clock.timestamp())
+    }
+
     async fn handle_input(&mut self, input: Input) {
         if let Some(point) = point_before(&input) {
             fault_point(self.worker.id(), point).await;
@@ -301,9 +310,6 @@ impl<S: Store, R: RunJob> Driver<S, R> {
                     types.iter().for_each(|t| self.announcer.announce(t));
                 }
                 Action::Observe(observation) => {
-                    if let Observation::Drained { unsettled } = observation {
-                        self.settled = unsettled == 0;
-                    }
                     guarded(|| observe::observe(self.worker.id(), &observation));
                 }
                 Action::Stopped => self.stopped = true,
