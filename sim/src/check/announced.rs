@@ -31,9 +31,10 @@ pub(super) fn event(books: &mut Books, event: &Event<'_>) -> Verdict {
     };
     let mut due: Vec<u32> = match reply {
         Reply::Finished(written) if call.is_of_engine() => {
-            let put_back = worker.owed.put_back().iter().zip(written);
-            let applied = put_back.filter(|(_, written)| **written == Written::Applied);
-            applied.filter_map(|(place, _)| *place).collect()
+            let ends = worker.owed.ends().iter().zip(written);
+            let put_back =
+                ends.filter(|(end, written)| end.for_others && **written == Written::Applied);
+            put_back.map(|(end, _)| end.place).collect()
         }
         Reply::Reclaimed(reclaimed) => {
             let lost = reclaimed.iter().filter(|job| job.end == RunEnd::Lost);
@@ -109,26 +110,18 @@ impl Hear {
 fn is_troubled(books: &Books, since_us: u64) -> bool {
     let calm_us = books.scenario.calm_from_ms * 1_000;
     let mut faults = books.scenario.faults.iter();
-    faults.any(|fault| {
-        let between = matches!(
-            fault,
-            Fault::Net { .. }
-                | Fault::Partition { .. }
-                | Fault::Store { .. }
-                | Fault::StoreRestart { .. }
-                | Fault::Deaf { .. }
-                | Fault::Announcements { .. }
-        );
-        let span = fault.span_ms().filter(|_| between);
-        span.is_some_and(|(from_ms, until_ms)| {
+    faults.any(|fault| match fault {
+        // What shrinking makes of the others happens at no known time.
+        Fault::Message { .. } => true,
+        Fault::Net { .. }
+        | Fault::Partition { .. }
+        | Fault::Store { .. }
+        | Fault::StoreRestart { .. }
+        | Fault::Deaf { .. }
+        | Fault::Announcements { .. } => fault.span_ms().is_some_and(|(from_ms, until_ms)| {
             from_ms * 1_000 <= books.now.true_us
                 && (until_ms * 1_000).min(calm_us) + SETTLES_US >= since_us
-        })
-    }) || faults_of_messages(books)
-}
-
-/// What shrinking makes of the others happens at no known time.
-fn faults_of_messages(books: &Books) -> bool {
-    let mut faults = books.scenario.faults.iter();
-    faults.any(|fault| matches!(fault, Fault::Message { .. }))
+        }),
+        _ => false,
+    })
 }

@@ -5,7 +5,7 @@
 //! what it has itself put back, retried or rescheduled.
 
 use job_engine::lifecycle::RunEnd;
-use job_engine::store::{Finish, Outcome, Written};
+use job_engine::store::{Outcome, Written};
 use job_engine::worker::Ended;
 use job_engine::{Command, Due, Reply};
 
@@ -36,10 +36,8 @@ pub(super) struct Owed {
     /// Claims that failed in a row.
     failures: u32,
     sent_us: u64,
-    /// The types of the jobs whose ends it is recording, and when each is due again.
-    ends: Vec<(u32, Option<Due>)>,
-    /// The types of those that it gives back, for others as well.
-    put_back: Vec<Option<u32>>,
+    /// The ends that it is recording, in the order of the command.
+    ends: Vec<End>,
 }
 
 pub(super) fn event(books: &mut Books, event: &Event<'_>) -> Verdict {
@@ -84,10 +82,7 @@ pub(super) fn event(books: &mut Books, event: &Event<'_>) -> Verdict {
                     .of(who));
                 }
             }
-            if let Command::Finish(finishes) = command {
-                let types = ending.iter().zip(finishes);
-                let types = types.map(|((place, _), of)| is_for_others(of).then_some(*place));
-                owed.put_back = types.collect();
+            if matches!(command, Command::Finish(_)) {
                 owed.ends = ending;
             }
         }
@@ -119,11 +114,14 @@ pub(super) fn event(books: &mut Books, event: &Event<'_>) -> Verdict {
                 }
             }
             Ok(Reply::Finished(written)) => {
-                for ((place, due), written) in std::mem::take(&mut owed.ends).iter().zip(written) {
-                    if let (Some(due), Written::Applied) = (due, written) {
+                for (end, written) in std::mem::take(&mut owed.ends).iter().zip(written) {
+                    if let (Some(due), Written::Applied) = (end.due, written) {
                         let wait = due.resolve(store_now).saturating_since(store_now);
                         let wait_us = wait.as_micros() as u64;
-                        owed.owe(*place, counts_from.saturating_add(wait_us + wait_us / 500));
+                        owed.owe(
+                            end.place,
+                            counts_from.saturating_add(wait_us + wait_us / 500),
+                        );
                     }
                 }
             }
@@ -152,15 +150,15 @@ pub(super) fn event(books: &mut Books, event: &Event<'_>) -> Verdict {
         // The interval of the polls changes, and what was announced meanwhile is lost.
         Event::Listening { listening, .. } => {
             owed.free_since = now_us;
-            let known = ending.into_iter().map(|(place, _)| place);
+            let known = ending.into_iter().map(|end| end.place);
             for place in known.filter(|place| *listening && worker.knobs.knows(*place)) {
                 owed.owe(place, now_us);
             }
         }
         Event::Ended { .. } => {
             // When it is due only its transaction knows.
-            for (place, _) in ending {
-                owed.owe(place, now_us);
+            for end in ending {
+                owed.owe(end.place, now_us);
             }
             let room_before = worker.executing.len() < worker.knobs.jobs_max as usize;
             if !room_before {
@@ -172,8 +170,45 @@ pub(super) fn event(books: &mut Books, event: &Event<'_>) -> Verdict {
     Ok(())
 }
 
+/// The end of a run, as far as its job runs again.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct End {
+    /// Its type.
+    pub(super) place: u32,
+    /// When it is due again, if it is and that is known.
+    due: Option<Due>,
+    /// Whether the worker gives it back, for others as well.
+    pub(super) for_others: bool,
+}
+
+impl End {
+    /// Of a type of which jobs may be due, nobody knows when.
+    fn of_type(place: u32) -> Self {
+        Self {
+            place,
+            due: None,
+            for_others: false,
+        }
+    }
+
+    fn new(place: u32, outcome: &Outcome) -> Self {
+        let (due, for_others) = match outcome {
+            Outcome::Rescheduled { due } => (Some(*due), false),
+            Outcome::Retried { delay, .. } => (Some(Due::In(*delay)), false),
+            Outcome::Undecodable { delay, .. } => (Some(Due::In(*delay)), true),
+            Outcome::Released | Outcome::Interrupted => (Some(Due::Now), true),
+            Outcome::Completed | Outcome::Errored { .. } => (None, false),
+        };
+        Self {
+            place,
+            due,
+            for_others,
+        }
+    }
+}
+
 /// The types of which there are more jobs to come with this event, and when, if it says so.
-fn ending(books: &Books, event: &Event<'_>) -> Vec<(u32, Option<Due>)> {
+fn ending(books: &Books, event: &Event<'_>) -> Vec<End> {
     let place_of = |run: &job_engine::Run| books.job(run.job).map(|book| book.spec.job_type);
     match event {
         Event::Sent {
@@ -182,7 +217,7 @@ fn ending(books: &Books, event: &Event<'_>) -> Vec<(u32, Option<Due>)> {
         } => {
             let ends = finishes.iter().map(|finish| {
                 let place = place_of(&finish.run).unwrap_or(0);
-                (place, due_again(&finish.outcome))
+                End::new(place, &finish.outcome)
             });
             ends.collect()
         }
@@ -190,35 +225,12 @@ fn ending(books: &Books, event: &Event<'_>) -> Vec<(u32, Option<Due>)> {
             run,
             ended: Ended::Settled(end),
             ..
-        } if !end.is_final() => place_of(run)
-            .map(|place| (place, None))
-            .into_iter()
-            .collect(),
+        } if !end.is_final() => place_of(run).map(End::of_type).into_iter().collect(),
         Event::Listening { .. } => {
             let types = 0..books.scenario.types.len() as u32;
-            types.map(|place| (place, None)).collect()
+            types.map(End::of_type).collect()
         }
         _ => Vec::new(),
-    }
-}
-
-/// Whether the worker gives the job back.
-fn is_for_others(finish: &Finish) -> bool {
-    matches!(
-        finish.outcome,
-        Outcome::Released | Outcome::Interrupted | Outcome::Undecodable { .. }
-    )
-}
-
-/// When a job is due again that ends so, if it is.
-fn due_again(outcome: &Outcome) -> Option<Due> {
-    match outcome {
-        Outcome::Rescheduled { due } => Some(*due),
-        Outcome::Retried { delay, .. } | Outcome::Undecodable { delay, .. } => {
-            Some(Due::In(*delay))
-        }
-        Outcome::Released | Outcome::Interrupted => Some(Due::Now),
-        Outcome::Completed | Outcome::Errored { .. } => None,
     }
 }
 
@@ -230,9 +242,9 @@ impl Owed {
         times.for_each(|at_us| *at_us += by_us);
     }
 
-    /// The types of the jobs that it is putting back, in the order of the command.
-    pub(super) fn put_back(&self) -> &[Option<u32>] {
-        &self.put_back
+    /// The ends that it is recording, in the order of the command.
+    pub(super) fn ends(&self) -> &[End] {
+        &self.ends
     }
 
     /// Whether a claim is under way.

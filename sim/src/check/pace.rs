@@ -14,7 +14,7 @@ const ERROR_WAIT_MIN_US: u64 = 75_000;
 const ERROR_WAIT_MAX_US: u64 = 11_250_000;
 /// The longest waits, with their jitter: 100 ms and 15 s, and 25 % more.
 const ERROR_WAIT_FIRST_US: u64 = 125_000;
-const ERROR_WAIT_LAST_US: u64 = 18_750_000;
+pub(super) const ERROR_WAIT_LAST_US: u64 = 18_750_000;
 /// How late a command may be after such a wait, in microseconds.
 const SLACK_US: u64 = 150_000;
 /// How late upkeep may be, in microseconds, after errors included.

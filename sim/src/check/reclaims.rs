@@ -4,6 +4,7 @@
 use job_engine::worker::SETTLE_TIMEOUT;
 
 use super::books::Books;
+use super::pace::ERROR_WAIT_LAST_US;
 use super::transition::{Change, Transition};
 use super::{Verdict, Violation, ensure};
 use crate::scenario::Knobs;
@@ -43,8 +44,6 @@ pub(super) fn transition(books: &Books, change: &Transition<'_>) -> Verdict {
 /// it would have renewed runs out meanwhile.
 pub(super) fn quiet_us(knobs: &Knobs) -> u64 {
     let store_timeout = knobs.store_timeout().as_micros() as u64;
-    // 15 s and 25 % jitter: the longest wait after an error of the store.
-    let longest_wait = 18_750_000;
     let settling = SETTLE_TIMEOUT.as_micros() as u64;
-    knobs.lease_ms * 1_000 * 2 + store_timeout * 2 + longest_wait + settling
+    knobs.lease_ms * 1_000 * 2 + store_timeout * 2 + ERROR_WAIT_LAST_US + settling
 }
