@@ -94,9 +94,13 @@ impl Entropy {
 /// A number that depends on all of `words`, on their order, and on `start`.
 pub fn mix_words(start: u64, words: impl IntoIterator<Item = u64>) -> u64 {
     words.into_iter().fold(start, |hash, word| {
-        mix(hash.rotate_left(23) ^ word.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+        mix(hash.rotate_left(23) ^ word.wrapping_mul(WEYL))
     })
 }
+
+/// The increment of SplitMix64: odd, and its bits are as irregular as those of the golden
+/// ratio.
+const WEYL: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// The finalizer of SplitMix64 (Steele, Lea, Flood 2014): every input bit
 /// changes about half of the output bits.
@@ -109,6 +113,37 @@ pub const fn mix(mut word: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The outputs of SplitMix64 for the seed 1234567, as its users publish them.
+    #[test]
+    fn the_finalizer_is_that_of_split_mix() {
+        let seed: u64 = 1_234_567;
+        let outputs = (1..=3).map(|n: u64| mix(seed.wrapping_add(n.wrapping_mul(WEYL))));
+        assert_eq!(
+            outputs.collect::<Vec<_>>(),
+            [
+                6_457_827_717_110_365_317,
+                3_203_168_211_198_807_973,
+                9_817_491_932_198_370_423
+            ]
+        );
+    }
+
+    #[test]
+    fn a_mix_depends_on_each_bit_of_each_word_and_on_their_order() {
+        for start in 0..16 {
+            let words = [start, 3, 5];
+            let of = |words: [u64; 3]| mix_words(words[0], [words[1], words[2]]);
+            for place in 0..3 {
+                for bit in 0..64 {
+                    let mut flipped = words;
+                    flipped[place] ^= 1 << bit;
+                    assert_ne!(of(flipped), of(words), "word {place}, bit {bit}");
+                }
+            }
+            assert_ne!(of([start, 5, 3]), of(words));
+        }
+    }
 
     #[test]
     fn a_draw_depends_on_its_purpose_and_not_on_its_place() {

@@ -242,4 +242,13 @@ mod tests {
         gather.forget(forgotten);
         assert_eq!(ids(&sent(&mut gather)), [[2]]);
     }
+
+    #[test]
+    fn what_waits_when_nobody_is_left_to_send_it_goes_alone() {
+        let mut gather = Gather::new();
+        let tickets = [gather.add(job(1, 2)), gather.add(job(2, 2))];
+        assert_eq!(gather.give_up(), tickets.map(|one| (one, Told::Alone)));
+        assert!(sent(&mut gather).is_empty());
+        assert!(gather.give_up().is_empty());
+    }
 }

@@ -150,3 +150,77 @@ impl Snapshot {
         Some(state)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::{Due, Timestamp};
+
+    fn snapshot(live: Option<Option<Lease>>, ends: &[RunEnd]) -> Snapshot {
+        let (worker, at) = (WorkerId(Uuid::nil()), Timestamp::EPOCH);
+        let runs = ends.iter().zip(1..).map(|(end, number)| RunRecord {
+            fence: Fence(number),
+            attempt: 1,
+            worker,
+            claim_seq: number,
+            claimed_at: at,
+            ended_at: at,
+            end: *end,
+            error: None,
+            next_due_at: None,
+        });
+        Snapshot {
+            id: JobId(Uuid::nil()),
+            job_type: "mail".into(),
+            unique_type: false,
+            config: Payload::from_json("null"),
+            spawned_at: at,
+            trace: None,
+            live: live.map(|lease| Live {
+                attempt: 1,
+                crashes: 0,
+                interruptions: 0,
+                undecodable_since: None,
+                due_at: Due::Now.resolve(at),
+                fence: Fence(ends.len() as i64),
+                state: None,
+                lease,
+            }),
+            runs: runs.collect(),
+        }
+    }
+
+    #[test]
+    fn the_history_folds_to_the_state() {
+        let lease = Lease {
+            worker: WorkerId(Uuid::nil()),
+            claim_seq: 1,
+            claimed_at: Timestamp::EPOCH,
+            expires_at: Timestamp::EPOCH,
+        };
+        let (waits, runs) = (Some(None), Some(Some(lease)));
+        for (live, ends, state) in [
+            (waits, &[][..], State::Pending),
+            (runs, &[], State::Running),
+            (waits, &[RunEnd::Retried, RunEnd::Lost], State::Pending),
+            (runs, &[RunEnd::Released], State::Running),
+            (
+                None,
+                &[RunEnd::Retried, RunEnd::Completed],
+                State::Completed,
+            ),
+            (None, &[RunEnd::Errored], State::Errored),
+            (None, &[RunEnd::Lost, RunEnd::Abandoned], State::Errored),
+        ] {
+            let job = snapshot(live, ends);
+            assert_eq!(job.state(), state, "{ends:?}");
+            assert_eq!(job.fold(), Some(state), "{ends:?}");
+        }
+        let impossible = snapshot(None, &[RunEnd::Completed, RunEnd::Completed]);
+        assert_eq!(impossible.fold(), None);
+        let runs_on = snapshot(runs, &[RunEnd::Errored]);
+        assert_eq!(runs_on.fold(), None);
+    }
+}

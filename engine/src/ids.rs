@@ -191,3 +191,55 @@ pub struct ClaimId {
     /// Counts the claims of that worker.
     pub seq: i64,
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    fn id(number: u128) -> Uuid {
+        Uuid::from_u128(number)
+    }
+
+    #[test]
+    fn ids_are_ordered_by_their_bytes() {
+        let ids = [id(1), id(2 << 64), id(2 << 120)];
+        let ordered = ids.map(JobId);
+        assert!(ordered.is_sorted());
+        for (one, job) in ids.iter().zip(ordered) {
+            for (other, other_job) in ids.iter().zip(ordered) {
+                assert_eq!(one.cmp(other), job.cmp(&other_job));
+                assert_eq!(Some(job.cmp(&other_job)), job.partial_cmp(&other_job));
+            }
+        }
+    }
+
+    #[test]
+    fn the_name_of_a_type_counts_and_not_how_it_is_held() {
+        let (one, same) = (JobType::new("mail"), JobType::from("mail"));
+        let other = JobType::from("post".to_owned());
+        assert_eq!(one, same);
+        assert_ne!(one, other);
+        assert_eq!(one.partial_cmp(&same), Some(Ordering::Equal));
+        assert!(one < other);
+        let types: HashSet<_> = [one, same, other].into();
+        assert_eq!(types.len(), 2);
+    }
+
+    #[test]
+    fn ids_are_shown_as_operators_look_for_them() {
+        let (job, worker) = (JobId(id(7)), WorkerId(id(9)));
+        assert_eq!(job.to_string(), id(7).to_string());
+        assert_eq!(worker.to_string(), id(9).to_string());
+        let run = Run {
+            job,
+            fence: Fence(3),
+            claim: ClaimId { worker, seq: 1 },
+        };
+        assert_eq!(run.to_string(), format!("{}#3", id(7)));
+        let job_type = JobType::new("mail");
+        assert_eq!(job_type.to_string(), "mail");
+        assert_eq!(format!("{job_type:?}"), "\"mail\"");
+    }
+}

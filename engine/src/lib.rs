@@ -25,9 +25,15 @@ pub mod worker;
 pub use draw::Entropy;
 pub use history::Snapshot;
 pub use ids::{ClaimId, Fence, JobId, JobType, Run, WorkerId};
+#[cfg(not(feature = "planted"))]
 pub use model::ModelStore;
 pub use payload::{ErrorText, Payload};
 pub use retry::RetrySettings;
 pub use store::{Command, Rejection, Reply, StoreError};
 pub use time::{Due, Timestamp};
+#[cfg(not(feature = "planted"))]
 pub use worker::Worker;
+
+/// These, with the mistakes that can be switched on.
+#[cfg(feature = "planted")]
+pub use planted::{ModelStore, Worker};

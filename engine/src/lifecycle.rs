@@ -153,6 +153,11 @@ mod tests {
             assert_eq!(RunEnd::from_code(end.code()), Some(end));
         }
         assert_eq!(RunEnd::from_code(10), None);
+        let failures = RunEnd::ALL.into_iter().filter(|end| end.is_failure());
+        assert_eq!(
+            failures.collect::<Vec<_>>(),
+            [RunEnd::Retried, RunEnd::Errored]
+        );
     }
 
     #[test]

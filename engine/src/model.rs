@@ -3,9 +3,6 @@
 //! The simulator runs it, the in-memory store wraps it, and the SQL stores are
 //! compared with it. It is written to be read: one function a command.
 
-#[cfg(feature = "planted")]
-mod planted;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
@@ -16,7 +13,6 @@ use crate::ids::{JobId, JobType, Run};
 use crate::lifecycle::RunEnd;
 use crate::limits::COUNT_MAX;
 use crate::payload::ErrorText;
-use crate::planted::{Bug, planted};
 use crate::store::{
     AfterCrash, Checkpoint, Claim, Claimed, ClaimedJob, Command, Finish, Heartbeat, Left, LeftOut,
     NewJob, Outcome, Reclaim, Reclaimed, Rejection, Reply, Spawned, Written,
@@ -31,15 +27,13 @@ pub struct ModelStore {
     pending: BTreeSet<(JobType, Timestamp, JobId)>,
     running: BTreeSet<JobId>,
     unique_types: BTreeMap<JobType, JobId>,
-    #[cfg(feature = "planted")]
-    memory: planted::Memory,
 }
 
 /// One job as the model holds it; taken out and put back by transactions.
 #[derive(Clone, Debug)]
 pub struct Entry {
-    job: Snapshot,
-    token: i64,
+    pub(crate) job: Snapshot,
+    pub(crate) token: i64,
 }
 
 impl ModelStore {
@@ -126,23 +120,13 @@ impl ModelStore {
 
     fn spawn(&mut self, now: Timestamp, new: &NewJob) -> Spawned {
         if let Some(existing) = self.jobs.get(&new.id) {
-            let same = existing.token == new.token && !planted(Bug::RepeatedSpawnIsDuplicate);
-            let pending = existing
-                .job
-                .live
-                .as_ref()
-                .is_some_and(|l| l.lease.is_none());
-            if same {
-                return Spawned::Created;
-            } else if !(planted(Bug::SpawnOverwrites) && pending) {
-                return Spawned::DuplicateId;
-            }
+            return match existing.token == new.token {
+                true => Spawned::Created,
+                false => Spawned::DuplicateId,
+            };
         }
-        let unique = self.unique_types.get(&new.job_type);
-        let unique =
-            unique.filter(|id| !planted(Bug::UniqueFreedAtEnd) || self.jobs[id].job.live.is_some());
         if new.unique_type
-            && let Some(existing) = unique
+            && let Some(existing) = self.unique_types.get(&new.job_type)
         {
             return Spawned::DuplicateUniqueType(*existing);
         }
@@ -177,11 +161,7 @@ impl ModelStore {
             left: Vec::new(),
             next_due: Vec::new(),
         };
-        #[cfg(feature = "planted")]
-        {
-            self.memory.lease = claim.lease;
-        }
-        if claim.repeat && !planted(Bug::RepeatedClaimTakesMore) {
+        if claim.repeat {
             (claimed.jobs, claimed.left) = self.renew_claim(now, claim);
         }
         if claimed.is_empty() {
@@ -240,20 +220,10 @@ impl ModelStore {
 
     /// Up to `jobs_max` jobs of a type that are due, the longest due first.
     fn due(&self, now: Timestamp, job_type: &JobType, jobs_max: usize) -> Vec<JobId> {
-        let now = if planted(Bug::ClaimsEarly) {
-            now.saturating_add(std::time::Duration::from_secs(1))
-        } else {
-            now
-        };
-        let jobs_max = jobs_max + usize::from(planted(Bug::ClaimOverQuota));
         let due = self
             .pending_of(job_type, Timestamp::MIN)
             .take_while(|(_, due_at, _)| *due_at <= now)
             .map(|(_, _, id)| *id);
-        if planted(Bug::ClaimNewestFirst) {
-            let newest = due.collect::<Vec<_>>().into_iter().rev();
-            return newest.take(jobs_max).collect();
-        }
         due.take(jobs_max).collect()
     }
 
@@ -277,11 +247,7 @@ impl ModelStore {
     fn grant(&mut self, now: Timestamp, job: JobId, claim: &Claim) -> ClaimedJob {
         self.update(job, |job| {
             let live = job.live.as_mut().expect("a pending job is live");
-            let last = job.runs.last().map(|run| run.end);
-            let reuse = matches!(last, Some(RunEnd::Released | RunEnd::Rescheduled));
-            if !(planted(Bug::ClaimReusesFence) && reuse) {
-                live.fence = live.fence.next();
-            }
+            live.fence = live.fence.next();
             live.lease = Some(Lease {
                 worker: claim.id.worker,
                 claim_seq: claim.id.seq,
@@ -294,10 +260,7 @@ impl ModelStore {
 
     fn finish(&mut self, now: Timestamp, finish: &Finish) -> Written {
         let Finish { run, outcome } = finish;
-        let current = self.is_running(*run);
-        #[cfg(feature = "planted")]
-        let current = self.finishes_by_mistake(now, *run).unwrap_or(current);
-        if !current {
+        if !self.is_running(*run) {
             return self.was_finished(*run, outcome.end());
         }
         self.end_run(
@@ -306,32 +269,13 @@ impl ModelStore {
             outcome.end(),
             outcome.error().cloned(),
             |live| {
-                let now = if planted(Bug::DelayFromDueTime) {
-                    live.due_at
-                } else {
-                    now
-                };
                 let (due_at, attempt) = match outcome {
                     Outcome::Completed | Outcome::Errored { .. } => return None,
-                    Outcome::Rescheduled { due } if planted(Bug::RescheduleKeepsAttempt) => {
-                        (due.resolve(now), live.attempt)
-                    }
                     Outcome::Rescheduled { due } => (due.resolve(now), 1),
-                    Outcome::Retried { attempt, .. } if planted(Bug::RetryIgnoresDelay) => {
-                        (now, (*attempt).min(COUNT_MAX))
-                    }
                     Outcome::Retried { delay, attempt, .. } => {
                         (now.saturating_add(*delay), (*attempt).min(COUNT_MAX))
                     }
-                    Outcome::Released | Outcome::Interrupted
-                        if planted(Bug::ReleaseCountsAttempt) =>
-                    {
-                        (now, live.attempt.saturating_add(1).min(COUNT_MAX))
-                    }
                     Outcome::Released | Outcome::Interrupted => (now, live.attempt),
-                    Outcome::Undecodable { .. } if planted(Bug::UndecodableCountsAttempt) => {
-                        (now, live.attempt.saturating_add(1).min(COUNT_MAX))
-                    }
                     Outcome::Undecodable { delay, .. } => {
                         (now.saturating_add(*delay), live.attempt)
                     }
@@ -372,39 +316,25 @@ impl ModelStore {
     fn was_finished(&self, run: Run, end: RunEnd) -> Written {
         let runs = self.jobs.get(&run.job).map_or(&[][..], |e| &e.job.runs);
         let known = runs.iter().any(|r| r.run(run.job) == run && r.end == end);
-        if known && !planted(Bug::RepeatedFinishIsStale) {
-            Written::Applied
-        } else {
-            Written::Stale
+        match known {
+            true => Written::Applied,
+            false => Written::Stale,
         }
     }
 
     fn heartbeat(&mut self, now: Timestamp, heartbeat: &Heartbeat) -> Vec<Written> {
         let expires_at = now.saturating_add(heartbeat.lease);
-        #[cfg(feature = "planted")]
-        self.renew_all_owned(now, heartbeat);
         let runs = heartbeat.runs.iter();
         runs.map(|run| {
-            let written = self.write(*run, |live| {
+            self.write(*run, |live| {
                 let lease = live.lease.as_mut().expect("a running job has a lease");
                 lease.expires_at = expires_at;
-            });
-            if planted(Bug::StaleHeartbeatApplied) {
-                return Written::Applied;
-            }
-            written
+            })
         })
         .collect()
     }
 
     fn checkpoint(&mut self, checkpoint: &Checkpoint) -> Written {
-        if planted(Bug::CheckpointIgnoresFence)
-            && let Some(entry) = self.jobs.get_mut(&checkpoint.run.job)
-            && let Some(live) = &mut entry.job.live
-        {
-            live.state = Some(checkpoint.state.clone());
-            return Written::Applied;
-        }
         self.write(checkpoint.run, |live| {
             live.state = Some(checkpoint.state.clone());
         })
@@ -418,16 +348,10 @@ impl ModelStore {
     }
 
     fn reclaim(&mut self, now: Timestamp, reclaim: &Reclaim) -> Vec<Reclaimed> {
-        let page = if planted(Bug::ReclaimPageHidesOthers) {
-            1
-        } else {
-            usize::MAX
-        };
         let lapsed: Vec<_> = self
             .running
             .iter()
             .filter(|id| self.has_lapsed(now, **id))
-            .take(page)
             .filter_map(|id| {
                 let job = &self.jobs[id].job;
                 let policy = reclaim
@@ -445,8 +369,6 @@ impl ModelStore {
             })
             .take(reclaim.jobs_max as usize)
             .collect();
-        #[cfg(feature = "planted")]
-        let lapsed = self.read_before(now, lapsed);
         let lapsed = lapsed.into_iter();
         lapsed
             .map(|(run, attempt, after)| {
@@ -456,28 +378,18 @@ impl ModelStore {
                         (RunEnd::Abandoned, Some(ErrorText::new(reason)))
                     }
                 };
-                self.end_run(now, run.job, end, error, |mut live| match after {
-                    AfterCrash::Retry { attempt, crashes } => {
-                        if planted(Bug::LostRunLosesState) {
-                            live.state = None;
-                        }
-                        Some(Live {
-                            due_at: now,
-                            attempt,
-                            crashes,
-                            ..live
-                        })
-                    }
-                    AfterCrash::Abandon(_) if planted(Bug::AbandonedJobGoesBack) => Some(live),
+                self.end_run(now, run.job, end, error, |live| match after {
+                    AfterCrash::Retry { attempt, crashes } => Some(Live {
+                        due_at: now,
+                        attempt,
+                        crashes,
+                        ..live
+                    }),
                     AfterCrash::Abandon(_) => None,
                 });
-                let job_type = self.jobs[&run.job].job.job_type.clone();
-                if planted(Bug::AbandonedJobVanishes) && end == RunEnd::Abandoned {
-                    self.restore(run.job, None);
-                }
                 Reclaimed {
                     run,
-                    job_type,
+                    job_type: self.jobs[&run.job].job.job_type.clone(),
                     attempt,
                     end,
                 }
@@ -487,13 +399,8 @@ impl ModelStore {
 
     fn has_lapsed(&self, now: Timestamp, running: JobId) -> bool {
         let live = self.jobs[&running].job.live.as_ref();
-        live.and_then(|live| live.lease).is_some_and(|lease| {
-            #[cfg(feature = "planted")]
-            if let Some(lapsed) = self.lapses_by_mistake(now, &lease) {
-                return lapsed;
-            }
-            lease.expires_at <= now
-        })
+        let lease = live.and_then(|live| live.lease);
+        lease.is_some_and(|lease| lease.expires_at <= now)
     }
 
     /// Ends the current run of a job; `next` makes the live part that follows.
@@ -510,13 +417,6 @@ impl ModelStore {
             let lease = live.lease.take().expect("a running job has a lease");
             let (fence, attempt) = (live.fence, live.attempt);
             job.live = next(live);
-            if planted(Bug::LostRunNotRecorded) && end == RunEnd::Lost {
-                return;
-            }
-            let end = match end {
-                RunEnd::Retried if planted(Bug::HistoryWrongEnd) => RunEnd::Rescheduled,
-                end => end,
-            };
             job.runs.push(RunRecord {
                 fence,
                 attempt,

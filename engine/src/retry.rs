@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use crate::limits::COUNT_MAX;
-use crate::planted::{Bug, planted};
 
 /// How a job type retries after an error.
 ///
@@ -101,14 +100,9 @@ impl RetrySettings {
         if self.min_backoff.is_zero() {
             return Duration::ZERO;
         }
-        let doublings = if planted(Bug::BackoffOffByOne) {
-            attempt
-        } else {
-            attempt.saturating_sub(1)
-        };
-        let max = self.longest_backoff();
+        let max = self.max_backoff;
         let nanos = 1_u128
-            .checked_shl(doublings)
+            .checked_shl(attempt.saturating_sub(1))
             .and_then(|factor| self.min_backoff.as_nanos().checked_mul(factor));
         match nanos {
             Some(nanos) if nanos < max.as_nanos() => from_nanos(nanos),
@@ -119,14 +113,7 @@ impl RetrySettings {
     /// The wait after `attempt` failed; `draw` is a uniformly random number.
     pub fn jittered_backoff(&self, attempt: u32, draw: u64) -> Duration {
         let wait = jitter(self.backoff(attempt), self.backoff_jitter_pct, draw);
-        wait.min(self.longest_backoff())
-    }
-
-    fn longest_backoff(&self) -> Duration {
-        if planted(Bug::BackoffIgnoresMax) {
-            return Duration::MAX;
-        }
-        self.max_backoff
+        wait.min(self.max_backoff)
     }
 
     /// What follows the failure of `attempt`, which ran for `ran`.
@@ -138,9 +125,8 @@ impl RetrySettings {
             };
         }
         let next = attempt.saturating_add(1).min(COUNT_MAX);
-        let uncounted = u32::from(planted(Bug::AttemptCapOffByOne));
         match self.n_attempts {
-            Some(cap) if attempt >= cap.saturating_add(uncounted) => Verdict::GiveUp,
+            Some(cap) if attempt >= cap => Verdict::GiveUp,
             _ => Verdict::Retry {
                 delay: self.jittered_backoff(attempt, draw),
                 attempt: next,
@@ -168,11 +154,6 @@ impl RetrySettings {
     }
 
     fn was_healthy(&self, attempt: u32, ran: Duration) -> bool {
-        if planted(Bug::HealthySoon) {
-            let multiples = self.attempt_reset_after_backoff_multiples;
-            let last = self.backoff(attempt.saturating_sub(1));
-            return attempt > 1 && ran > last.saturating_mul(multiples);
-        }
         // The first attempt has nothing to start again.
         attempt > 1 && ran > self.healthy_after()
     }

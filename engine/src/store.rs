@@ -19,7 +19,6 @@ use crate::limits::{
     BATCH_LEN_MAX, COUNT_MAX, JOB_TYPE_LEN_MAX, PAYLOAD_LEN_MAX, TRACE_LEN_MAX, TYPES_MAX,
 };
 use crate::payload::{ErrorText, Payload};
-use crate::planted::{Bug, planted};
 use crate::time::{Due, Timestamp};
 
 /// What a store can be asked to do.
@@ -487,9 +486,6 @@ impl TypePolicy {
     /// What follows when a run at `attempt`, after `crashes` crashes in a row,
     /// loses its lease, which it had kept for `alive` since its claim.
     pub fn after_crash(&self, attempt: u32, crashes: u32, alive: Duration) -> AfterCrash {
-        if planted(Bug::CrashesNeverCounted) {
-            return AfterCrash::Retry { attempt, crashes };
-        }
         let next = |count: u32| count.saturating_add(1).min(COUNT_MAX);
         let healthy = alive >= self.healthy_after;
         // The first attempt has nothing to start again.

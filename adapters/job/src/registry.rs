@@ -201,9 +201,6 @@ impl<B: Backend> Inner<B> {
         };
         match result {
             Ok(completion) => conclude(&self.core, run, completion).await,
-            Err(JobError::UndecodableConfig { .. }) if planted(Bug::UndecodableLoops) => {
-                Ended::Rescheduled(Due::In(retry.min_backoff))
-            }
             Err(error @ JobError::UndecodableConfig { .. }) => {
                 let message = error.to_string();
                 Span::current()

@@ -123,9 +123,6 @@ impl Worker {
             self.leave(&work, left);
         }
         for job in claimed.jobs {
-            if planted(Bug::LateClaimNotReleased) && self.phase != Phase::Running {
-                continue;
-            }
             // More than was asked for arrives when a claim that was believed lost
             // was carried out after its repeat, and the repeat is repeated.
             let held = self.runs.executing() + self.ready.len();
@@ -137,11 +134,6 @@ impl Worker {
                 self.config.jobs_max
             };
             let kept = known && self.phase == Phase::Running && held < held_max;
-            let claimed_at = if planted(Bug::RunCountsFromClaim) {
-                work.sent_at
-            } else {
-                self.now
-            };
             let undecodable_for = job
                 .undecodable_since
                 .map(|since| claimed.now.saturating_since(since));
@@ -153,14 +145,11 @@ impl Worker {
             let of_type = job.job_type.clone();
             if !self
                 .runs
-                .insert(claimed_at, work.sent_at, job.run, of_type, claimed_run)
+                .insert(self.now, work.sent_at, job.run, of_type, claimed_run)
             {
                 continue;
             }
-            let overfills = planted(Bug::LateClaimOverfills)
-                && self.phase == Phase::Running
-                && work.claim.repeat;
-            if known && (planted(Bug::DrainStillStarts) || overfills) {
+            if known && planted(Bug::LateClaimOverfills) && work.claim.repeat {
                 self.runs.start(job.run, self.now, self.config.lease);
                 self.actions.push_back(Action::Start(job));
             } else if kept {
@@ -177,16 +166,16 @@ impl Worker {
 
     pub(super) fn claim_failed(&mut self, mut work: ClaimWork, error: StoreError) {
         match error {
-            StoreError::Unknown(_) if !planted(Bug::UnknownClaimForgotten) => {
+            StoreError::Unknown(_) => {
                 // Once is a reply that was lost; what was asked for is found again.
                 let again = std::mem::replace(&mut work.claim.repeat, true);
-                if again && !planted(Bug::ClaimNeverShrinks) {
+                if again {
                     let quotas = &mut work.claim.quotas;
                     self.claim_len.was_not_answered(asked_for(quotas));
                     shorten(quotas, self.claim_len.max() as u32);
                 }
             }
-            StoreError::Unknown(_) | StoreError::Failed(_) | StoreError::Rejected(_) => {
+            StoreError::Failed(_) | StoreError::Rejected(_) => {
                 // A repeat that failed is still a repeat.
                 self.want_again(&work.claim.quotas);
             }

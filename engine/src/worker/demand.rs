@@ -150,7 +150,7 @@ impl Demand {
             let taken = taken.get(&quota.job_type).copied().unwrap_or(0);
             demand.backlog = taken >= quota.jobs_max;
             let more = demand.backlog && !planted(Bug::LimitTruncatesThenSleeps);
-            let woken = demand.reasons != demand.reasons_seen && !planted(Bug::WakeDuringClaimLost);
+            let woken = demand.reasons != demand.reasons_seen;
             demand.wanted = more || woken;
             demand.next_due = None;
         }
@@ -160,9 +160,6 @@ impl Demand {
                 // between it and this worker does not matter.
                 let wait = due_at.saturating_since(claimed.now);
                 demand.next_due = Some(now.saturating_add(wait));
-                if planted(Bug::NextDueByWorkerClock) {
-                    demand.next_due = Some(*due_at);
-                }
             }
         }
     }

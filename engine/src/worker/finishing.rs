@@ -8,11 +8,8 @@ use super::runs::{RunPhase, RunState};
 use super::{TypeConfig, Worker};
 use crate::draw::Purpose;
 use crate::ids::{JobType, Run};
-use crate::payload::ErrorText;
-use crate::planted::{Bug, planted};
 use crate::retry::Verdict;
 use crate::store::{Command, Finish, Outcome, StoreError, Written};
-use crate::time::Due;
 
 /// From so many interruptions in a row on, somebody is told.
 pub const INTERRUPTIONS_WARN: u32 = 5;
@@ -82,12 +79,7 @@ impl Worker {
 
     pub(super) fn finish_failed(&mut self, mut batch: Vec<Finish>, error: StoreError) {
         match error {
-            StoreError::Unknown(_) if planted(Bug::UnknownFinishDropped) => {
-                for Finish { run, .. } in batch {
-                    self.runs.remove(run);
-                }
-            }
-            StoreError::Rejected(_) if batch.len() > 1 && !planted(Bug::RefusedBatchDropped) => {
+            StoreError::Rejected(_) if batch.len() > 1 => {
                 self.finishes_alone = batch.len();
                 for finish in batch.into_iter().rev() {
                     self.finishes.push_front(finish);
@@ -133,15 +125,6 @@ impl Worker {
             return;
         }
         let ran = state.age(self.now);
-        let ended = match ended {
-            Ended::Aborted if planted(Bug::AbortCountsAsFailure) => {
-                Ended::Failed(ErrorText::new("the runner was aborted"))
-            }
-            Ended::Rescheduled(Due::In(delay)) if planted(Bug::DelayByWorkerClock) => {
-                Ended::Rescheduled(Due::At(self.now.saturating_add(delay)))
-            }
-            ended => ended,
-        };
         match ended {
             Ended::Completed => self.conclude(run, of, Outcome::Completed, false),
             Ended::Rescheduled(due) => {
@@ -155,9 +138,7 @@ impl Worker {
                 // The time that its run took is that of the look at its config.
                 let since = claimed.undecodable_for.unwrap_or_default();
                 let outcome = match self.type_config(&of.0).undecodable_max {
-                    max if since >= max && !planted(Bug::UndecodableForEver) => {
-                        Outcome::Errored { error }
-                    }
+                    max if since >= max => Outcome::Errored { error },
                     _ => Outcome::Undecodable {
                         delay: undecodable_wait(since),
                         error,
@@ -171,15 +152,7 @@ impl Worker {
                 let retry = &self.type_config(&of.0).retry;
                 let warning = retry.is_warning(attempt);
                 match retry.after_failure(attempt, ran, draw) {
-                    Verdict::Retry {
-                        delay,
-                        attempt: next,
-                    } => {
-                        let attempt = if planted(Bug::RetryKeepsAttempt) {
-                            attempt
-                        } else {
-                            next
-                        };
+                    Verdict::Retry { delay, attempt } => {
                         let outcome = Outcome::Retried {
                             delay,
                             attempt,

@@ -3,24 +3,15 @@
 use std::collections::BTreeSet;
 
 use super::io::{Observation, StopReason};
-use super::{HeartbeatWork, Period, Phase, Worker};
+use super::{HeartbeatWork, Period, Worker};
 use crate::lifecycle::RunEnd;
 use crate::limits::BATCH_LEN_MAX;
-use crate::planted::{Bug, planted};
 use crate::store::{Command, Heartbeat, Reclaim, Reclaimed, Written};
-use crate::time::Timestamp;
 use crate::worker::TypeConfig;
 
 impl Worker {
     pub(super) fn start_heartbeat(&mut self) {
-        let mut quarter = self.config.lease / 4;
-        if planted(Bug::HeartbeatTooLate) {
-            quarter *= 5;
-        }
-        if planted(Bug::HeartbeatsStopAtDrain) && self.phase != Phase::Running {
-            self.heartbeat_at = None;
-            return;
-        }
+        let quarter = self.config.lease / 4;
         match self.heartbeat_at {
             None if self.runs.len() > 0 => {
                 self.heartbeat_at = Some(self.after(Period::Heartbeat, quarter));
@@ -66,10 +57,7 @@ impl Worker {
             match written {
                 Written::Applied => self.runs.renewed(run, work.sent_at),
                 Written::Stale => {
-                    let mut abort_at = self.now.saturating_add(self.config.shutdown_timeout);
-                    if planted(Bug::LostNotAborted) {
-                        abort_at = Timestamp::MAX;
-                    }
+                    let abort_at = self.now.saturating_add(self.config.shutdown_timeout);
                     if self.runs.lost(run, abort_at) {
                         self.stop_run(run, StopReason::LeaseLost);
                     }

@@ -255,9 +255,7 @@ impl Worker {
             self.reclaim_at = now;
         }
         for run in self.runs.lapsed(now, self.config.lease) {
-            if !planted(Bug::LapseNotTold) {
-                self.stop_run(run, StopReason::LeaseLost);
-            }
+            self.stop_run(run, StopReason::LeaseLost);
         }
         self.abort_due();
         self.release_overdue();
@@ -296,8 +294,7 @@ impl Worker {
                 }
             }
             Phase::Draining { until } => {
-                let claimed = self.claim.is_idle() || planted(Bug::StopForgetsClaim);
-                let settled = self.runs.len() == 0 && claimed;
+                let settled = self.runs.len() == 0 && self.claim.is_idle();
                 if settled || until <= self.now {
                     self.stop();
                 }
@@ -356,10 +353,6 @@ impl Worker {
                     let (now, error) = (self.now, unexpected(other));
                     let lane = &mut self.reclaim;
                     let failure = lane.failed(now, (), error, Duration::MAX, &self.entropy);
-                    if planted(Bug::ReclaimDiesOnError) {
-                        self.reclaim.take();
-                        self.reclaim_at = Timestamp::MAX;
-                    }
                     self.observe(failure);
                 }
             }
@@ -376,11 +369,6 @@ impl Worker {
         let until = abort_at.saturating_add(SETTLE_TIMEOUT);
         self.phase = Phase::Draining { until };
         self.release_ready();
-        let abort_at = if planted(Bug::ShutdownNeverAborts) {
-            Timestamp::MAX
-        } else {
-            abort_at
-        };
         for run in self.runs.abort_all_at(abort_at) {
             self.stop_run(run, StopReason::Shutdown);
         }
@@ -430,9 +418,6 @@ impl Worker {
 
     fn schedule_poll(&mut self) {
         self.poll_at = self.after(Period::Poll, self.poll_interval());
-        if planted(Bug::ListeningStopsPolling) && self.listening {
-            self.poll_at = Timestamp::MAX;
-        }
     }
 
     /// The end of a period that starts now, perhaps a little early.

@@ -5,7 +5,6 @@ use std::collections::btree_map::{BTreeMap, Entry};
 use std::time::Duration;
 
 use crate::ids::{JobType, Run};
-use crate::planted::{Bug, planted};
 use crate::time::Timestamp;
 
 /// All of them, by run: of one job there can be two, an old one that has lost
@@ -104,9 +103,7 @@ impl Runs {
             return false;
         }
         state.phase = RunPhase::Executing;
-        if !planted(Bug::RunCountsFromClaim) {
-            state.started_at = now;
-        }
+        state.started_at = now;
         self.executing += 1;
         self.quiet_until = earlier(self.quiet_until, lapses_at);
         true
@@ -157,10 +154,7 @@ impl Runs {
     /// The runs whose leases this worker has to keep, the longest not renewed
     /// first.
     pub(super) fn leased(&self) -> VecDeque<Run> {
-        let leased = self.runs.iter().filter(|(_, state)| {
-            let skipped = planted(Bug::HeartbeatsSkipEnded) && state.phase == RunPhase::Finishing;
-            !state.lost && !skipped
-        });
+        let leased = self.runs.iter().filter(|(_, state)| !state.lost);
         let mut leased: Vec<_> = leased
             .map(|(run, state)| (state.renewed_at, *run))
             .collect();

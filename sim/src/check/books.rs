@@ -195,6 +195,8 @@ pub(super) struct WorkerBook {
     /// When its process last ended, true time.
     pub(super) ended_us: u64,
     pub(super) shutdown_us: Option<u64>,
+    /// When a command of it was last answered, or a runner of it ended, true time.
+    pub(super) settled_us: u64,
     pub(super) knobs: Knobs,
     /// Until when it may lose leases without being at fault, true time.
     pub(super) disturbed_until: u64,
@@ -262,6 +264,7 @@ impl Books {
                     heard_us: [0; TYPES_MAX],
                     ended_us: 0,
                     shutdown_us: None,
+                    settled_us: 0,
                     knobs: clamped(&worker.knobs),
                     disturbed_until: 0,
                     held_up_until: 0,

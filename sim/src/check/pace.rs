@@ -113,6 +113,12 @@ impl Pace {
         lane.in_flight.is_some() || lane.failures > 0
     }
 
+    /// Whether a command is under way, or is to be sent again.
+    pub(super) fn is_any_unanswered(&self) -> bool {
+        let mut lanes = self.lanes.iter();
+        lanes.any(|lane| lane.in_flight.is_some() || lane.errors > 0)
+    }
+
     /// Since when no heartbeat is under way, true time; `None` while one is.
     pub(super) fn heartbeat_silent_since(&self) -> Option<u64> {
         let lane = self.lanes[HEARTBEAT];

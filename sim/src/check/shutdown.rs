@@ -6,7 +6,7 @@ use job_engine::store::Written;
 use job_engine::worker::SETTLE_TIMEOUT;
 use job_engine::{Reply, Run};
 
-use super::books::{Books, Life};
+use super::books::{Books, Life, WorkerBook};
 use super::obligations::{Obligation, SLACK_US};
 use super::reclaims::quiet_us;
 use super::{Verdict, Violation, ensure};
@@ -16,8 +16,12 @@ use crate::scenario::{OnStop, job_key};
 /// How long it may take to put back what never started, in microseconds, while the store
 /// takes it.
 const PUT_BACK_US: u64 = 1_000_000;
+/// How long a worker may take to stop once there is nothing left to wait for, in
+/// microseconds.
+const STOP_US: u64 = 1_000_000;
 
 pub(super) fn event(books: &mut Books, event: &Event<'_>) -> Verdict {
+    settled(books, event);
     match event {
         Event::ShutdownAsked { who } => {
             asked(books, *who);
@@ -142,6 +146,7 @@ fn stopped(books: &Books, who: Who) -> Verdict {
         "shutdown.unasked",
         "{who} stopped, and nobody had asked"
     );
+    idle(books, worker)?;
     let quiet = quiet_us(&worker.knobs) + worker.knobs.shutdown_timeout_ms * 1_000;
     if !books.is_undisturbed(who, quiet) {
         return Ok(());
@@ -178,6 +183,38 @@ fn stopped(books: &Books, who: Who) -> Verdict {
         }
     }
     Ok(())
+}
+
+/// A shutdown takes no longer than what it waits for.
+fn idle(books: &Books, worker: &WorkerBook) -> Verdict {
+    let who = worker.who();
+    let holds_any = !worker.executing.is_empty() || !books.unstarted(who).is_empty();
+    if holds_any || worker.pace.is_any_unanswered() {
+        return Ok(());
+    }
+    let disturbed = worker.disturbed_until.max(worker.held_up_until);
+    let since = worker.settled_us.max(worker.shutdown_us.unwrap_or(0));
+    let since = since.max(disturbed).max(books.all_disturbed_until);
+    ensure!(
+        books.now.true_us <= since + STOP_US,
+        "shutdown.idle",
+        "{who} waited for nothing from {since} us on, and stopped at {} us",
+        books.now.true_us
+    );
+    Ok(())
+}
+
+/// Remembers when a worker last had something to wait for.
+fn settled(books: &mut Books, event: &Event<'_>) {
+    let who = match event {
+        Event::Answered { call, .. } if call.is_of_engine() => call.who,
+        Event::Ended { who, .. } => *who,
+        _ => return,
+    };
+    let now_us = books.now.true_us;
+    if let Some(worker) = books.worker_mut(who).filter(|worker| worker.is_up(who)) {
+        worker.settled_us = now_us;
+    }
 }
 
 fn silent_after_stop(books: &Books, who: Who, does: &str) -> Verdict {

@@ -67,9 +67,6 @@ async fn run(process: &Process, job: &ClaimedJob, signal: &StopSignal) -> Result
     };
     let spec = job_spec.run(run.fence.0);
     if spec.end == EndSpec::Undecodable {
-        if planted(Bug::UndecodableLoops) {
-            return Ok(Ended::Rescheduled(Due::In(Duration::from_secs(1))));
-        }
         let error = ErrorText::new("the config cannot be decoded");
         return Ok(Ended::Undecodable(error));
     }

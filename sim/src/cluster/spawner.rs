@@ -76,10 +76,9 @@ async fn call(process: &Process, job: &JobSpec, again: bool) -> Option<Spawned> 
     let key = u64::from(job.key);
     let mut unknown = 0;
     loop {
-        let attempt = if planted(Bug::SpawnRetriesUnderNewToken) {
-            u64::from(unknown)
-        } else {
-            0
+        let attempt = match planted(Bug::SpawnRetriesUnderNewToken) {
+            true => u64::from(unknown),
+            false => 0,
         };
         let token = draws.draw(Topic::SpawnToken, [key, u64::from(again), attempt]);
         let command = Command::Spawn(vec![job.new_job(token.cast_signed())]);

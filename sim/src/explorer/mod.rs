@@ -30,6 +30,10 @@ pub fn run(scenario: &Scenario, keep: Keep) -> Report {
 
 /// A worker that gets so many inputs at one moment spins.
 const INPUTS_MAX: u32 = 10_000;
+/// So does one whose timer goes off so often, and nothing comes of it, within so many
+/// microseconds: none has so many types that become due at different times.
+const IDLE_TIMERS_MAX: u32 = 200;
+const IDLE_TIMERS_US: u64 = 100_000;
 
 struct World<'s> {
     scenario: &'s Scenario,
@@ -267,9 +271,29 @@ impl<'s> World<'s> {
         let shows = process.clock.read(now_us);
         let due = process.engine.as_ref().and_then(Worker::poll_timeout);
         if due.is_some_and(|due| due <= shows) {
-            self.input(place, Input::TimerFired);
+            let acts = self.input(place, Input::TimerFired);
+            self.fired(place, acts);
         } else {
             self.set_timer(place);
+        }
+    }
+
+    /// The timer of a worker went off; `acts` says whether anything came of it.
+    fn fired(&mut self, place: usize, acts: bool) {
+        let now_us = self.now_us;
+        let process = &mut self.processes[place];
+        let (since_us, count) = process.idle_timers;
+        process.idle_timers = match acts || now_us - since_us > IDLE_TIMERS_US {
+            true => (now_us, 0),
+            false => (since_us, count + 1),
+        };
+        if process.idle_timers.1 > IDLE_TIMERS_MAX {
+            let text = format!(
+                "{}: more than {IDLE_TIMERS_MAX} timers between {since_us} and {now_us} us, and \
+                 it does nothing",
+                process.who
+            );
+            self.recorder.violated(Violation::new("pace.spins", text));
         }
     }
 
@@ -286,28 +310,32 @@ impl<'s> World<'s> {
         }
     }
 
-    /// Feeds the engine of a process, and does what it says.
-    fn input(&mut self, place: usize, input: Input) {
+    /// Feeds the engine of a process, and does what it says. Returns whether that is
+    /// anything.
+    fn input(&mut self, place: usize, input: Input) -> bool {
         let now_us = self.now_us;
         let process = &mut self.processes[place];
         let Some(engine) = &mut process.engine else {
-            return;
+            return false;
         };
         engine.handle_input(process.clock.read(now_us), input);
         self.inputs_now += 1;
         if self.inputs_now > INPUTS_MAX {
             let text = format!("more than {INPUTS_MAX} inputs at {now_us} us");
             self.recorder.violated(Violation::new("pace.spins", text));
-            return;
+            return false;
         }
+        let mut acts = false;
         while let Some(action) = self.processes[place]
             .engine
             .as_mut()
             .and_then(Worker::poll_action)
         {
             self.act(place, action);
+            acts = true;
         }
         self.set_timer(place);
+        acts
     }
 
     fn act(&mut self, place: usize, action: Action) {

@@ -29,6 +29,8 @@ pub(super) struct Process {
     pub(super) still_until_us: u64,
     /// When the timer is set to go off.
     pub(super) timer_at: Option<u64>,
+    /// Since when it has gone off without effect, and how often.
+    pub(super) idle_timers: (u64, u32),
     pub(super) runners: BTreeMap<Run, Runner>,
     pub(super) calls: Vec<(u64, Waiting)>,
     pub(super) connected: bool,
@@ -117,6 +119,7 @@ impl Process {
             lag: None,
             still_until_us: 0,
             timer_at: None,
+            idle_timers: (0, 0),
             runners: BTreeMap::new(),
             calls: Vec::new(),
             connected: false,

@@ -101,7 +101,7 @@ fn a_store_call_that_never_returns_is_given_up() {
     let sim = sim.fault(store(6_900, 4_000, StoreTrouble::Hangs));
     let report = sim.holds(&[Point::Unanswered]);
     assert_eq!(starts_ms(&report, 0).len(), 1);
-    sim.finds(Bug::StoreCallsNeverTimeOut, "liveness.stuck");
+    sim.finds(Bug::StoreCallsNeverTimeOut, "claims.owed");
 }
 
 /// 27

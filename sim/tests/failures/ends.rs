@@ -69,7 +69,7 @@ fn a_shutdown_waits_for_the_store_calls_that_are_under_way() {
     let sim = workers(1).with_driver().latency_ms(100).job(7_000, &[]);
     let sim = sim.fault(deploy(0, 150));
     sim.holds(&[]);
-    sim.finds(Bug::CompleterDiesWithCaller, "shutdown.in_flight");
+    sim.finds(Bug::CompleterDiesWithCaller, "shutdown.idle");
 }
 
 /// 52
@@ -83,7 +83,7 @@ fn leases_are_renewed_for_as_long_as_a_shutdown_drains() {
     let report = sim.holds(&[Point::ShutdownAtWork, Point::OutlivesLease]);
     assert_eq!(fates(&report, 0), [Fate::Completed]);
     assert_eq!(report.coverage.count(Point::LeaseLost), 0);
-    sim.finds(Bug::HeartbeatsStopAtDrain, "overlap.needless");
+    sim.finds(Bug::HeartbeatsStopAtDrain, "reclaims.healthy");
 }
 
 /// 53

@@ -23,7 +23,7 @@ fn a_reclaim_does_not_overwrite_a_job_that_completed_meanwhile() {
         .fault(hold_back(0, 1_500, 9_000))
         .fault(hold_back(1, 1_500, 500));
     sim.holds(&[Point::LeaseLost, Point::FinishAfterReclaim]);
-    sim.finds(Bug::ReclaimUnguarded, "leases.overlooked");
+    sim.finds(Bug::ReclaimUnguarded, "leases.early");
 }
 
 /// 2

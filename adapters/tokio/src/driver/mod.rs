@@ -14,7 +14,6 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use job_engine::planted::{Bug, planted};
 use job_engine::store::Outcome;
 use job_engine::worker::{Action, Ended, Input, OpId, SETTLE_TIMEOUT, WorkerConfig};
 use job_engine::{Command, Entropy, Reply, StoreError, Timestamp, Worker};
@@ -240,10 +239,6 @@ impl<S: Store, R: RunJob> Driver<S, R> {
                     shutting_down = true;
                     let limit = self.shutdown_timeout.saturating_add(SETTLE_TIMEOUT);
                     self.stops_by = Some(self.clock.timestamp().saturating_add(limit));
-                    if planted(Bug::CompleterDiesWithCaller) {
-                        self.calls = JoinSet::new();
-                        self.called.clear();
-                    }
                     Input::ShutdownRequested
                 }
                 Some((run, ended)) = self.runs.next() => Input::RunEnded { run, ended },
@@ -255,9 +250,6 @@ impl<S: Store, R: RunJob> Driver<S, R> {
                 }
                 types = self.wakes.take() => {
                     let now = self.clock.timestamp();
-                    if planted(Bug::WakesLostWhileBusy) && !self.calls.is_empty() {
-                        continue;
-                    }
                     for job_type in types {
                         self.worker.handle_input(now, Input::Woken(job_type));
                     }
@@ -265,7 +257,6 @@ impl<S: Store, R: RunJob> Driver<S, R> {
                 }
                 Some(wake) = outer_wakes.recv() => match wake {
                     Wake::JobType(job_type) => Input::Woken(job_type),
-                    Wake::Lost if planted(Bug::DeafListener) => continue,
                     Wake::Lost => Input::Listening(false),
                     Wake::Restored => Input::Listening(true),
                 },
@@ -320,11 +311,7 @@ impl<S: Store, R: RunJob> Driver<S, R> {
     fn execute(&mut self, op: OpId, command: Command) {
         let store = self.store.clone();
         let now = self.clock.store_time();
-        let limit = if planted(Bug::StoreCallsNeverTimeOut) {
-            Duration::MAX
-        } else {
-            self.store_timeout
-        };
+        let limit = self.store_timeout;
         let busy = self.clock.busy();
         let worker = self.worker.id();
         let call = async move {
@@ -337,9 +324,6 @@ impl<S: Store, R: RunJob> Driver<S, R> {
             let result = match caught(call).await {
                 Ok(Ok(result)) => result,
                 Err(panic) => Err(store_panicked(&panic)),
-                Ok(Err(_)) if planted(Bug::TimeoutIsFailure) => {
-                    Err(StoreError::Failed(format!("no answer within {limit:?}")))
-                }
                 Ok(Err(_)) => Err(StoreError::Unknown(format!("no answer within {limit:?}"))),
             };
             (op, result, busy)

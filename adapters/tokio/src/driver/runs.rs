@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures_util::future::{AbortHandle, Abortable};
-use job_engine::planted::{Bug, planted};
 use job_engine::store::ClaimedJob;
 use job_engine::worker::{Ended, StopReason};
 use job_engine::{ErrorText, JobType, Run, WorkerId};
@@ -59,7 +58,6 @@ impl RunTasks {
         let clock = self.clock.clone();
         let future = async move {
             let result = caught(work).await;
-            let unreported = result.is_err() && planted(Bug::PanicKillsReport);
             let ended = match result {
                 Ok(Ok(ended)) => ended,
                 Ok(Err(_aborted)) => Ended::Aborted,
@@ -67,9 +65,6 @@ impl RunTasks {
             };
             held.let_go().await;
             saw(worker, Seen::Ended(run, &ended));
-            if unreported {
-                std::future::pending::<()>().await;
-            }
             (run, ended, clock.busy())
         };
         let future = self.clock.participate(in_turn(worker, Some(run), future));
@@ -78,18 +73,14 @@ impl RunTasks {
     }
 
     pub(super) fn stop(&self, run: Run, reason: StopReason) {
-        if let Some(control) = self.controls.get(&run)
-            && !planted(Bug::StopNotDelivered)
-        {
+        if let Some(control) = self.controls.get(&run) {
             saw(self.worker, Seen::Told(run, reason));
             control.stop.stop(reason);
         }
     }
 
     pub(super) fn abort(&self, run: Run) {
-        if let Some(control) = self.controls.get(&run)
-            && !planted(Bug::AbortNotDone)
-        {
+        if let Some(control) = self.controls.get(&run) {
             saw(self.worker, Seen::Aborted(run));
             control.abort.abort();
         }
@@ -120,11 +111,6 @@ impl RunTasks {
         joined: Result<(Run, Ended, BusyGuard), JoinError>,
     ) -> Option<(Run, Ended)> {
         let (run, ended) = match joined {
-            Ok((_, Ended::Failed(text), _))
-                if planted(Bug::PanicEndsDriver) && text.as_str().contains("panicked") =>
-            {
-                std::panic::resume_unwind(Box::new("planted"))
-            }
             Ok((run, ended, _busy)) => (run, ended),
             // All that is not ours is caught within the task, so this is not expected.
             // The driver, whose other runs go on, must not end of it.

@@ -1,17 +1,29 @@
 //! Mistakes that can be switched on, to measure what a simulator finds.
 //!
-//! Each [`Bug`] has one small branch in the engine, the model, the driver or
-//! the service. The feature `planted` makes the switch; without it [`planted`]
-//! is a constant and nothing of the bugs is in the code. No application turns
+//! Most are made from outside: [`ModelStore`] and [`Worker`] stand around those that are
+//! meant to be right, which know nothing of it, and alter what goes in and what comes out.
+//! A few cannot be told from outside, and have a small branch where they are. The feature
+//! `planted` makes the switch, and puts these two into the place of the right ones; without
+//! it [`planted`] is a constant and nothing of the bugs is in the code. No application turns
 //! the feature on.
 //!
 //! The switch belongs to the thread, so it is for runtimes of a single thread.
+
+#[cfg(feature = "planted")]
+mod store;
+#[cfg(feature = "planted")]
+mod worker;
 
 #[cfg(feature = "planted")]
 use std::cell::Cell;
 
 #[cfg(feature = "planted")]
 use serde::{Deserialize, Serialize};
+
+#[cfg(feature = "planted")]
+pub use store::ModelStore;
+#[cfg(feature = "planted")]
+pub use worker::Worker;
 
 macro_rules! bugs {
     ($($bug:ident, $name:literal, $part:ident, $failure:expr, $what:literal;)*) => {
@@ -174,6 +186,8 @@ bugs! {
         "a failed heartbeat makes the worker forget the runs that it named";
     LapseNotTold, "lapse_not_told", Engine, Some(13),
         "a runner is not told that its lease could not be renewed in time";
+    LapseToldEarly, "lapse_told_early", Engine, None,
+        "a runner is told that its lease may have run out when a quarter of it is over";
     LostNotAborted, "lost_not_aborted", Engine, Some(3),
         "a runner whose lease is lost is told, and never aborted";
     ReclaimDiesOnError, "reclaim_dies_on_error", Engine, Some(27),
@@ -266,6 +280,13 @@ impl std::fmt::Display for Bug {
 #[cfg(feature = "planted")]
 thread_local! {
     static SWITCH: Cell<Option<Bug>> = const { Cell::new(None) };
+}
+
+/// The bug that is switched on in this thread.
+#[cfg(feature = "planted")]
+#[inline]
+fn active() -> Option<Bug> {
+    SWITCH.get()
 }
 
 /// Whether this bug is switched on in this thread.
