@@ -186,8 +186,6 @@ bugs! {
         "a failed heartbeat makes the worker forget the runs that it named";
     LapseNotTold, "lapse_not_told", Engine, Some(13),
         "a runner is not told that its lease could not be renewed in time";
-    LapseToldEarly, "lapse_told_early", Engine, None,
-        "a runner is told that its lease may have run out when a quarter of it is over";
     LostNotAborted, "lost_not_aborted", Engine, Some(3),
         "a runner whose lease is lost is told, and never aborted";
     ReclaimDiesOnError, "reclaim_dies_on_error", Engine, Some(27),

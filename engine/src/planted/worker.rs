@@ -125,7 +125,6 @@ fn configured_wrongly(bug: Bug, mut config: WorkerConfig) -> WorkerConfig {
     match bug {
         // Commands carry the true one.
         Bug::HeartbeatTooLate => config.lease *= 5,
-        Bug::LapseToldEarly => config.lease /= 4,
         Bug::ListeningStopsPolling => config.poll_interval = Duration::MAX,
         _ => {}
     }
@@ -370,8 +369,6 @@ impl Mistaken {
             Command::Heartbeat(heartbeat) => {
                 heartbeat.lease = self.config_lease(heartbeat.lease);
                 if self.draining && self.bug == Bug::HeartbeatsStopAtDrain {
-                    let written = vec![Written::Applied; heartbeat.runs.len()];
-                    self.answer(worker, op, Reply::Heartbeat(written));
                     return None;
                 }
                 if self.bug == Bug::HeartbeatsSkipEnded {
@@ -399,7 +396,7 @@ impl Mistaken {
     /// The lease that commands carry, whatever the worker takes it for.
     fn config_lease(&self, lease: Duration) -> Duration {
         match self.bug {
-            Bug::HeartbeatTooLate | Bug::LapseToldEarly => self.config.lease,
+            Bug::HeartbeatTooLate => self.config.lease,
             _ => lease,
         }
     }

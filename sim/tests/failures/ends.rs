@@ -83,7 +83,7 @@ fn leases_are_renewed_for_as_long_as_a_shutdown_drains() {
     let report = sim.holds(&[Point::ShutdownAtWork, Point::OutlivesLease]);
     assert_eq!(fates(&report, 0), [Fate::Completed]);
     assert_eq!(report.coverage.count(Point::LeaseLost), 0);
-    sim.finds(Bug::HeartbeatsStopAtDrain, "reclaims.healthy");
+    sim.finds(Bug::HeartbeatsStopAtDrain, "overlap.needless");
 }
 
 /// 53
