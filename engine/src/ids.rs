@@ -194,7 +194,7 @@ pub struct ClaimId {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
+    use std::collections::BTreeSet;
 
     use super::*;
 
@@ -223,7 +223,7 @@ mod tests {
         assert_ne!(one, other);
         assert_eq!(one.partial_cmp(&same), Some(Ordering::Equal));
         assert!(one < other);
-        let types: HashSet<_> = [one, same, other].into();
+        let types: BTreeSet<_> = [one, same, other].into();
         assert_eq!(types.len(), 2);
     }
 
