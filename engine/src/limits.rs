@@ -23,3 +23,15 @@ pub const COUNT_MAX: u32 = i32::MAX as u32;
 
 /// Job types that one claim or reclaim may name.
 pub const TYPES_MAX: usize = 10_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn they_are_what_is_documented() {
+        assert_eq!(PAYLOAD_LEN_MAX, 67_108_864);
+        assert_eq!(ERROR_LEN_MAX, 16_384);
+        assert_eq!(COUNT_MAX, 2_147_483_647);
+    }
+}
