@@ -29,9 +29,12 @@ if cargo nextest --version >/dev/null 2>&1; then
     run_tests() { run cargo nextest run "$@"; }
     with_profile=--cargo-profile
     not_docs=()
+    # Its own tests are built with optimizations, and run apart.
+    not_simulator=(-E 'not (package(job-sim) & kind(lib))')
 else
     test_runner="cargo test"
     run_tests() { run cargo test "$@"; }
     with_profile=--profile
     not_docs=(--lib --bins --tests --examples)
+    not_simulator=()
 fi

@@ -383,6 +383,9 @@ fn store_errors_are_retried_ever_more_slowly() {
     assert!(waits[0] < Duration::from_millis(126));
     assert!(waits.windows(2).take(6).all(|w| w[0] < w[1]), "{waits:?}");
     assert!(waits.iter().all(|wait| *wait < secs(19)));
+    // They grow no more, and are not alike: workers do not come back as a herd.
+    let longest: BTreeSet<_> = waits[9..].iter().collect();
+    assert_eq!(longest.len(), waits[9..].len(), "{waits:?}");
 }
 
 #[test]

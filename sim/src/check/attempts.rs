@@ -110,6 +110,7 @@ fn finished(
                 "attempts.gave_up",
                 "the job was given up at attempt {attempt} of {cap:?}"
             );
+            counts(books, change, retry, attempt)?;
             return Ok(());
         }
         Outcome::Retried { attempt: next, .. } => {
@@ -191,10 +192,6 @@ fn next_attempt(
     attempt: u32,
     next: u32,
 ) -> Verdict {
-    let healthy_after = match attempt {
-        0 | 1 => None,
-        _ => healthy_after(retry),
-    };
     if next == attempt + 1 {
         let cap = retry.attempts_max.unwrap_or(u32::MAX).max(1);
         ensure!(
@@ -202,19 +199,38 @@ fn next_attempt(
             "attempts.cap",
             "attempt {next} is to follow, {cap} are allowed"
         );
-        return Ok(());
+        return counts(books, change, retry, attempt);
     }
-    let run = books.job(change.job).and_then(|book| book.runs.last());
-    let started_us = run.map_or(0, |run| run.started_us.unwrap_or(run.ended_us));
-    let lived_us = run.map_or(0, |run| run.ended_us.saturating_sub(started_us));
+    let lived_us = lived_us(books, change);
     let lived = Duration::from_micros(lived_us + lived_us / 500);
     let lived = lived + SLACK + disturbance(books, change);
+    let healthy_after = healthy_after(retry).filter(|_| attempt > 1);
     ensure!(
         next == 1 && healthy_after.is_some_and(|after| lived >= after),
         "attempts.next",
         "attempt {attempt}, which lasted {lived_us} us, failed, and attempt {next} is to follow"
     );
     Ok(())
+}
+
+/// The failure of a healthy run does not count.
+fn counts(books: &Books, change: &Transition<'_>, retry: &RetrySpec, attempt: u32) -> Verdict {
+    let lived_us = lived_us(books, change);
+    let lived = Duration::from_micros(lived_us - lived_us / 500);
+    let healthy_after = healthy_after(retry).filter(|_| attempt > 1);
+    ensure!(
+        healthy_after.is_none_or(|after| lived <= after + SLACK + disturbance(books, change)),
+        "attempts.healthy",
+        "attempt {attempt}, which lasted {lived_us} us, failed, and counts"
+    );
+    Ok(())
+}
+
+/// How long the last run of the job was at work.
+fn lived_us(books: &Books, change: &Transition<'_>) -> u64 {
+    let run = books.job(change.job).and_then(|book| book.runs.last());
+    let started_us = run.map_or(0, |run| run.started_us.unwrap_or(run.ended_us));
+    run.map_or(0, |run| run.ended_us.saturating_sub(started_us))
 }
 
 /// How much longer than it was a run may seem to a worker whose clock was set.

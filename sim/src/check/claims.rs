@@ -223,9 +223,9 @@ fn ending(books: &Books, event: &Event<'_>) -> Vec<End> {
         }
         Event::Ended {
             run,
-            ended: Ended::Settled(end),
+            ended: Ended::Settled(RunEnd::Rescheduled),
             ..
-        } if !end.is_final() => place_of(run).map(End::of_type).into_iter().collect(),
+        } => place_of(run).map(End::of_type).into_iter().collect(),
         Event::Listening { .. } => {
             let types = 0..books.scenario.types.len() as u32;
             types.map(End::of_type).collect()

@@ -150,6 +150,15 @@ async fn live(world: &World, who: Who, mut process: Process, orders: &mut Orders
                         let violation = Violation::new("paused.panic", text);
                         world.state().violated(violation.of(who));
                     }
+                    // Nothing has gone wrong for so long that all are told by now.
+                    while let Some(joined) = process.spawns.try_join_next() {
+                        super::check(world, joined);
+                    }
+                    if !process.spawns.is_empty() {
+                        let text = format!("{} callers in {who} wait still", process.spawns.len());
+                        let violation = Violation::new("spawns.unanswered", text);
+                        world.state().violated(violation.of(who));
+                    }
                     return Gone::End;
                 }
             },
