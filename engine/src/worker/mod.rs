@@ -231,12 +231,9 @@ impl Worker {
     /// to be sent again, and it holds no job. Then it would miss nothing that it knows of
     /// if its timer fired late.
     pub fn rests(&self) -> Option<Duration> {
-        let lanes = self.claim.is_idle()
-            && self.finish.is_idle()
-            && self.heartbeat.is_idle()
-            && self.reclaim.is_idle();
-        let holds_nothing = self.runs.len() == 0 && self.finishes.is_empty();
-        let rests = self.phase == Phase::Running && lanes && holds_nothing;
+        // What is to be recorded is of a run that it holds.
+        let lanes = self.claim.is_idle() && self.heartbeat.is_idle() && self.reclaim.is_idle();
+        let rests = self.phase == Phase::Running && lanes && self.runs.len() == 0;
         rests.then(|| self.poll_interval())
     }
 
