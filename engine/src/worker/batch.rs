@@ -27,3 +27,23 @@ impl BatchLen {
         self.0 = (len / 2).max(1);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_arrives_makes_the_next_batch_up_to_a_quarter_longer() {
+        let mut len = BatchLen::new();
+        len.was_not_answered(9);
+        assert_eq!(len.max(), 4);
+        for (arrived, max) in [(1, 4), (4, 5), (5, 6), (6, 7), (40, 50), (3, 50)] {
+            len.arrived(arrived);
+            assert_eq!(len.max(), max, "after {arrived}");
+        }
+        len.arrived(BATCH_LEN_MAX);
+        assert_eq!(len.max(), BATCH_LEN_MAX);
+        len.was_not_answered(1);
+        assert_eq!(len.max(), 1);
+    }
+}
