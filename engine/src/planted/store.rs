@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::ops::Deref;
 use std::time::Duration;
 
-use super::{Bug, active};
+use super::{Bug, Part, active};
 use crate::history::{Lease, Live, Snapshot};
 use crate::ids::{JobId, Run};
 use crate::lifecycle::RunEnd;
@@ -48,7 +48,7 @@ impl ModelStore {
     ///
     /// A [`Rejection`] when the command is not allowed; then nothing changed.
     pub fn apply(&mut self, now: Timestamp, command: &Command) -> Result<Reply, Rejection> {
-        let Some(bug) = active() else {
+        let Some(bug) = active().filter(|bug| bug.part() == Part::Model) else {
             return self.model.apply(now, command);
         };
         command.check()?;

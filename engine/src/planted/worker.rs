@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use super::{Bug, active};
+use super::{Bug, Part, active};
 use crate::draw::Entropy;
 use crate::ids::{JobType, Run, WorkerId};
 use crate::payload::ErrorText;
@@ -39,7 +39,7 @@ struct Mistaken {
     runs: BTreeMap<Run, Began>,
     /// When a run ended, of those whose end is not recorded.
     ended: BTreeMap<Run, Timestamp>,
-    /// Runners that were told of a lost lease.
+    /// Why runners were last asked to end.
     told: BTreeMap<Run, StopReason>,
     timer_fired: bool,
     reclaim_failed: bool,
@@ -60,7 +60,7 @@ impl Worker {
     /// A worker that will claim and look for lost jobs at its first
     /// [`Input::TimerFired`], which is due at once.
     pub fn new(now: Timestamp, config: WorkerConfig, entropy: Entropy) -> Self {
-        let Some(bug) = active() else {
+        let Some(bug) = active().filter(|bug| bug.part() != Part::Model) else {
             return Self {
                 worker: worker::Worker::new(now, config, entropy),
                 mistaken: None,
