@@ -306,6 +306,31 @@ mod tests {
         assert!(matches!(capped, Verdict::Retry { attempt: 1, .. }));
     }
 
+    #[test]
+    fn the_failure_of_a_first_attempt_counts_however_long_it_lived() {
+        let verdict = RetrySettings::default().after_failure(1, Duration::MAX, 0);
+        assert!(matches!(verdict, Verdict::Retry { attempt: 2, .. }));
+    }
+
+    #[test]
+    fn failures_are_warnings_up_to_an_attempt() {
+        let settings = RetrySettings {
+            n_warn_attempts: Some(3),
+            ..RetrySettings::default()
+        };
+        let warnings = (1..=5).filter(|attempt| settings.is_warning(*attempt));
+        assert_eq!(warnings.collect::<Vec<_>>(), [1, 2, 3]);
+    }
+
+    #[test]
+    fn what_is_repeated_indefinitely_neither_ends_nor_alarms() {
+        let settings = RetrySettings::repeat_indefinitely();
+        let verdict = settings.after_failure(1_000_000, Duration::ZERO, 0);
+        assert!(matches!(verdict, Verdict::Retry { .. }));
+        assert!(settings.is_warning(1_000_000));
+        assert_eq!(settings.max_backoff, RetrySettings::default().max_backoff);
+    }
+
     /// It was set back to attempt 1 after each run that had taken longer than three times
     /// the wait before it.
     #[test]
