@@ -4,7 +4,7 @@
 use std::fmt;
 
 use job_engine::store::{ClaimedJob, Written};
-use job_engine::worker::{Ended, StopReason};
+use job_engine::worker::{Ended, Observation, StopReason};
 use job_engine::{Command, JobType, Reply, Run, StoreError, WorkerId};
 
 /// One start of the process of a worker.
@@ -230,6 +230,13 @@ pub enum Event<'a> {
         /// Whether they do.
         listening: bool,
     },
+    /// A caller asks for a job that may share a commit with others.
+    Spawning {
+        /// Whose.
+        who: Who,
+        /// The key of the job.
+        job: u32,
+    },
     /// A spawn returned to its caller.
     Spawned {
         /// Whose.
@@ -240,6 +247,13 @@ pub enum Event<'a> {
         again: bool,
         /// What the caller was told; `None` if nothing is known.
         spawned: Option<job_engine::store::Spawned>,
+    },
+    /// Operators are told something.
+    Logged {
+        /// By which process.
+        who: Who,
+        /// What.
+        observation: &'a Observation,
     },
     /// Something that a test, or what stands in for another service, wants to be seen.
     Noted {

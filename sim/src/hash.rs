@@ -143,6 +143,10 @@ impl TraceHash {
                 self.who(20, who);
                 self.word(listening.into());
             }
+            Event::Spawning { who, job } => {
+                self.who(28, who);
+                self.word(job.into());
+            }
             Event::Spawned {
                 who,
                 job,
@@ -158,6 +162,8 @@ impl TraceHash {
                 self.word(place as u64);
             }
             Event::Calm => self.word(23),
+            // All that it says is said by other events, too.
+            Event::Logged { who, .. } => self.who(27, who),
             Event::Noted { who, run, text } => {
                 self.who(26, who.unwrap_or(Who::OUTSIDE));
                 run.into_iter().for_each(|run| self.run(run));

@@ -45,5 +45,6 @@ pub(crate) fn event_of(who: Who, seen: Seen<'_>) -> Event<'_> {
         Seen::Told(run, reason) => Event::Told { who, run, reason },
         Seen::Aborted(run) => Event::Aborted { who, run },
         Seen::Ended(run, ended) => Event::Ended { who, run, ended },
+        Seen::Logged(observation) => Event::Logged { who, observation },
     }
 }

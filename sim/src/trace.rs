@@ -14,7 +14,7 @@ use job_engine::{Command, Reply, Run, StoreError};
 use crate::event::{Call, Event, Moment, Who};
 use crate::scenario::{START, Scenario, job_key};
 pub(crate) use words::fault_text;
-use words::{command_text, ended_text, reply_text, run_text};
+use words::{command_text, ended_text, logged_text, reply_text, run_text};
 
 /// All events of a simulation, in their order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -113,8 +113,10 @@ pub enum Kind {
     Ended,
     Woken,
     Listening,
+    Spawning,
     Spawned,
     Noted,
+    Logged,
     Fault,
     Calm,
 }
@@ -346,6 +348,11 @@ impl Trace {
                 };
                 of(who, Kind::Listening, text)
             }
+            Event::Spawning { who, job } => {
+                (entry.jobs, entry.quiet) = (vec![job], true);
+                let who = (who != Who::OUTSIDE).then_some(who);
+                (who, Kind::Spawning, format!("job {job} is to be spawned"))
+            }
             Event::Spawned {
                 who, job, spawned, ..
             } => {
@@ -361,6 +368,12 @@ impl Trace {
                 };
                 let who = (who != Who::OUTSIDE).then_some(who);
                 (who, Kind::Spawned, format!("job {job} {what}"))
+            }
+            Event::Logged { who, observation } => {
+                entry.quiet = true;
+                let (run, text) = logged_text(observation);
+                run.into_iter().for_each(|run| entry.run(run));
+                (Some(who), Kind::Logged, format!("tells operators: {text}"))
             }
             Event::Noted { who, run, text } => {
                 if let Some(run) = run {

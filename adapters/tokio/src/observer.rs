@@ -1,8 +1,9 @@
-//! What a simulator sees of the runners of a driver.
+//! What a simulator sees of a driver.
 //!
 //! Without the feature `sim` nobody looks. With it, an observer of the thread
-//! is told what the driver does with its runners, as the driver does it. It is
-//! for runtimes of a single thread: tasks on other threads do not see it.
+//! is told what the driver does with its runners, and what it tells operators, as
+//! the driver does it. It is for runtimes of a single thread: tasks on other threads
+//! do not see it.
 
 #[cfg(feature = "sim")]
 use std::cell::RefCell;
@@ -10,20 +11,22 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use job_engine::store::ClaimedJob;
-use job_engine::worker::{Ended, StopReason};
+use job_engine::worker::{Ended, Observation, StopReason};
 use job_engine::{Run, WorkerId};
 
-/// What a driver does with a runner.
+/// What a driver does.
 #[derive(Clone, Copy, Debug)]
 pub enum Seen<'a> {
-    /// Starts it, with this job.
+    /// Starts a runner, with this job.
     Started(&'a ClaimedJob),
-    /// Asks it to stop.
+    /// Asks a runner to stop.
     Told(Run, StopReason),
-    /// Aborts it.
+    /// Aborts a runner.
     Aborted(Run),
-    /// Sees that it has ended; the engine has not been told.
+    /// Sees that a runner has ended; the engine has not been told.
     Ended(Run, &'a Ended),
+    /// Tells operators.
+    Logged(&'a Observation),
 }
 
 /// Is told what the driver of this worker does.

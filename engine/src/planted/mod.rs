@@ -210,6 +210,10 @@ bugs! {
         "the backoff doubles beyond its maximum";
     BackoffOffByOne, "backoff_off_by_one", Engine, None,
         "the first backoff is doubled already";
+    EndNotLogged, "end_not_logged", Engine, None,
+        "operators are not told how runs end";
+    StoreErrorNotLogged, "store_error_not_logged", Engine, None,
+        "operators are not told that the store fails";
     StoreCallsNeverTimeOut, "store_calls_never_time_out", Driver, Some(26),
         "the driver waits for ever for the answer of the store";
     TimeoutIsFailure, "timeout_is_failure", Driver, Some(53),

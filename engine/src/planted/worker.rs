@@ -11,7 +11,7 @@ use crate::payload::ErrorText;
 use crate::retry::RetrySettings;
 use crate::store::{Claimed, Command, Outcome, Quota, Reply, StoreError, Written};
 use crate::time::{Due, Timestamp};
-use crate::worker::{self, Action, Ended, Input, OpId, StopReason, WorkerConfig};
+use crate::worker::{self, Action, Ended, Input, Observation, OpId, StopReason, WorkerConfig};
 
 /// The worker, with the mistake that is switched on when it is made.
 #[derive(Clone, Debug)]
@@ -345,7 +345,12 @@ impl Mistaken {
                     _ => Some(Action::Abort(run)),
                 }
             }
-            action => Some(action),
+            Action::Observe(observation) => match (self.bug, &observation) {
+                (Bug::EndNotLogged, Observation::RunEnded { .. })
+                | (Bug::StoreErrorNotLogged, Observation::StoreFailed { .. }) => None,
+                _ => Some(Action::Observe(observation)),
+            },
+            Action::Announce(_) | Action::Stopped => Some(action),
         }
     }
 

@@ -11,9 +11,11 @@ use job_engine::{Command, Fence, JobId, Payload, Reply, Run, StoreError, Timesta
 
 use super::capacity::Ahead;
 use super::claims::Owed;
+use super::logs::{Logged, Unsaid};
 use super::obligations::Obligations;
 use super::pace::Pace;
 use super::repeats::Repeats;
+use super::spawns::Spawning;
 use crate::event::{Call, Disturbance, Event, Moment, Who};
 use crate::scenario::{Fault, JobSpec, Knobs, Scenario, TYPES_MAX, job_key, type_place};
 
@@ -43,6 +45,7 @@ pub(super) struct Books {
     pub(super) obligations: Obligations,
     /// How many commands were carried out.
     pub(super) commands: u64,
+    pub(super) spawning: Spawning,
 }
 
 /// What is remembered of a job.
@@ -144,6 +147,10 @@ pub(super) struct RunBook {
     pub(super) ended_us: u64,
     /// How the store recorded its end.
     pub(super) recorded: Option<RunEnd>,
+    /// What operators were told of its end.
+    pub(super) logged: Option<Logged>,
+    /// They were told that its job is interrupted again and again.
+    pub(super) logged_often: bool,
 }
 
 /// [`Ended`] without its text.
@@ -208,6 +215,7 @@ pub(super) struct WorkerBook {
     pub(super) owed: Owed,
     pub(super) pace: Pace,
     pub(super) repeats: Repeats,
+    pub(super) unsaid: Unsaid,
     /// Since when it has runners at work, true time.
     pub(super) busy_since: u64,
 }
@@ -273,6 +281,7 @@ impl Books {
                     owed: Owed::default(),
                     pace: Pace::default(),
                     repeats: Repeats::default(),
+                    unsaid: Unsaid::default(),
                     busy_since: 0,
                 })
                 .collect(),
@@ -284,6 +293,7 @@ impl Books {
             all_disturbed_until: 0,
             obligations: Obligations::default(),
             commands: 0,
+            spawning: Spawning::default(),
             scenario: Arc::new(scenario.clone()),
         }
     }
@@ -311,6 +321,12 @@ impl Books {
     pub(super) fn run_mut(&mut self, run: Run) -> Option<&mut RunBook> {
         let place = usize::try_from(run.fence.0 - 1).ok()?;
         self.job_mut(run.job)?.runs.get_mut(place)
+    }
+
+    /// What the store says of the job of a run, while that holds its lease.
+    pub(super) fn holder(&self, run: Run) -> Option<Seen> {
+        let seen = self.job(run.job)?.seen?;
+        (seen.run(run.job) == Some(run)).then_some(seen)
     }
 
     pub(super) fn worker(&self, who: Who) -> Option<&WorkerBook> {
@@ -382,6 +398,7 @@ impl Books {
                     worker.owed = Owed::default();
                     worker.pace = Pace::default();
                     worker.repeats = Repeats::default();
+                    worker.unsaid = Unsaid::default();
                 }
             }
             Event::Configured { who, knobs } => {
@@ -487,6 +504,8 @@ impl Books {
             | Event::Point { .. }
             | Event::Kept { .. }
             | Event::Noted { .. }
+            | Event::Logged { .. }
+            | Event::Spawning { .. }
             | Event::Spawned { .. }
             | Event::Fault { .. } => {}
         }

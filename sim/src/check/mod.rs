@@ -21,6 +21,7 @@ mod heartbeats;
 mod leases;
 mod lifecycle;
 mod liveness;
+mod logs;
 mod obligations;
 mod overlap;
 mod pace;
@@ -185,7 +186,8 @@ fn check_transition(books: &Books, change: &Transition<'_>) -> Verdict {
     unique::transition(books, change)?;
     spawns::transition(books, change)?;
     reclaims::transition(books, change)?;
-    ends::transition(books, change)
+    ends::transition(books, change)?;
+    logs::transition(books, change)
 }
 
 fn check_event(books: &mut Books, event: &Event<'_>) -> Verdict {
@@ -202,5 +204,6 @@ fn check_event(books: &mut Books, event: &Event<'_>) -> Verdict {
     spawns::event(books, event)?;
     repeats::event(books, event)?;
     heartbeats::event(books, event)?;
+    logs::event(books, event)?;
     pace::event(books, event)
 }

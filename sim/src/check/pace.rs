@@ -64,6 +64,8 @@ struct LanePace {
     failures: u32,
     /// Answers in a row that were no success, refusals included.
     errors: u32,
+    /// When operators were told that it is tried again, true time; zero if they were not.
+    again_us: u64,
 }
 
 /// The longest wait after so many errors in a row.
@@ -75,10 +77,10 @@ pub(super) fn error_wait_max_us(errors: u32) -> u64 {
 /// So many intervals that are alike are no chance.
 const GAPS: usize = 6;
 
-const CLAIM: usize = 0;
-const FINISH: usize = 1;
-const HEARTBEAT: usize = 2;
-const RECLAIM: usize = 3;
+pub(super) const CLAIM: usize = 0;
+pub(super) const FINISH: usize = 1;
+pub(super) const HEARTBEAT: usize = 2;
+pub(super) const RECLAIM: usize = 3;
 
 impl Pace {
     /// The claim that was sent last.
@@ -100,6 +102,27 @@ impl Pace {
     pub(super) fn heals(&self, op: u64) -> bool {
         let mut lanes = self.lanes.iter();
         lanes.any(|lane| lane.in_flight == Some(op) && lane.failures >= 3)
+    }
+
+    /// Operators are told that the last command of a kind failed, so many in a row, and that
+    /// it is tried again after so long. Whether it did.
+    pub(super) fn is_told(
+        &mut self,
+        lane: usize,
+        failures: u32,
+        now_us: u64,
+        wait_us: u64,
+    ) -> bool {
+        let lane = &mut self.lanes[lane];
+        lane.again_us = now_us + wait_us;
+        let errors = lane.failures.max(1)..=lane.errors;
+        lane.in_flight.is_none() && errors.contains(&failures)
+    }
+
+    /// Whether operators were not told that the last command of a kind failed.
+    pub(super) fn is_untold(&self, command: &Command) -> bool {
+        let lane = lane_of(command).map(|lane| self.lanes[lane]);
+        lane.is_some_and(|lane| lane.failures > 0 && lane.again_us < lane.failed_us)
     }
 
     /// Whether heartbeats are not answered.
@@ -229,6 +252,8 @@ fn hammers(worker: &WorkerBook, lane: usize, one: LanePace, now_us: u64) -> Verd
         wait_us = wait_us.min(worker.knobs.lease_ms.max(40) * 1_000 / 8);
     }
     // Its clock may be fast.
+    let told_us = one.again_us.saturating_sub(one.failed_us);
+    let wait_us = wait_us.max(told_us);
     let wait_us = wait_us - wait_us / 100;
     let waited_us = now_us - one.failed_us;
     if waited_us >= wait_us {

@@ -211,6 +211,8 @@ fn take_in(books: &mut Books, transition: &Transition<'_>) {
                     ended: None,
                     ended_us: 0,
                     recorded: None,
+                    logged: None,
+                    logged_often: false,
                 });
             } else if let Some(run) = book.runs.get_mut(place) {
                 run.renewed_ahead_us = ahead_us;

@@ -374,7 +374,10 @@ impl<'s> World<'s> {
                     self.announce(place, &job_type);
                 }
             }
-            Action::Observe(_) => {}
+            Action::Observe(observation) => {
+                let observation = &observation;
+                self.observe(&Event::Logged { who, observation });
+            }
             Action::Stopped => {
                 self.observe(&Event::Stopped { who });
                 let back = self.processes[place].back.clone();

@@ -38,7 +38,7 @@ fn saw(state: &mut State, id: WorkerId, seen: Seen<'_>) {
                 state.violated(violation);
             }
         }
-        Seen::Told(..) | Seen::Aborted(_) => {}
+        Seen::Told(..) | Seen::Aborted(_) | Seen::Logged(_) => {}
     }
     state.observe(&event_of(who, seen));
 }

@@ -121,6 +121,10 @@ impl Process {
         let spawners = scripted.spawners.get().expect("they were made");
         let spawner = spawners[job.job_type as usize].clone();
         let spawns = async move {
+            if !job.unique {
+                let job = job.key;
+                world.state().observe(&Event::Spawning { who, job });
+            }
             let id = job::JobId::from(job.id());
             let result = match due_at(&world, &job) {
                 _ if job.unique => spawner.spawn_unique(id, job.key).await,

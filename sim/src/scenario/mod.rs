@@ -320,12 +320,15 @@ impl TypeSpec {
     }
 }
 
+/// A failure up to this attempt is no more than a warning.
+pub(crate) const WARN_ATTEMPTS: u32 = 3;
+
 impl RetrySpec {
     /// The settings that it stands for.
     pub fn settings(&self) -> RetrySettings {
         RetrySettings {
             n_attempts: self.attempts_max,
-            n_warn_attempts: Some(3),
+            n_warn_attempts: Some(WARN_ATTEMPTS),
             min_backoff: Duration::from_millis(self.min_backoff_ms),
             max_backoff: Duration::from_millis(self.max_backoff_ms),
             backoff_jitter_pct: self.jitter_pct,

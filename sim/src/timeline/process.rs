@@ -74,8 +74,10 @@ impl Process {
             | Kind::Committed
             | Kind::Woken
             | Kind::Listening
+            | Kind::Spawning
             | Kind::Spawned
             | Kind::Noted
+            | Kind::Logged
             | Kind::Fault
             | Kind::Calm => {}
         }

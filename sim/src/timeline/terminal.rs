@@ -390,8 +390,10 @@ fn mark(entry: &Entry) -> (char, Style) {
             Some(Fate::Aborted) => ('⊗', Style::Warn),
         },
         Kind::Woken | Kind::Listening => ('♪', Style::Dim),
+        Kind::Spawning => ('+', Style::Dim),
         Kind::Spawned => ('+', Style::Plain),
         Kind::Noted => ('✎', Style::Bold),
+        Kind::Logged => ('¶', Style::Dim),
         Kind::Fault => ('▼', Style::Warn),
         Kind::Calm => ('○', Style::Good),
     }

@@ -9,8 +9,8 @@ const kindOf = (event) => data.kinds[event[KIND]];
 const GLYPHS = {
   Configured: "⚙", Up: "●", Crashed: "✗", ShutdownAsked: "▽", Stopped: "■", Paused: "‖", Resumed: "▷", Disturbed: "≈",
   Sent: "↑", Applied: "◆", Answered: "↓", Failed: "!", Unheard: "?", Started: "▶", Told: "◇", Aborted: "⊗",
-  Kept: "▪", Committing: "•", Committed: "•", Woken: "♪", Listening: "♪", Spawned: "+",
-  Noted: "✎", Fault: "▼", Calm: "○",
+  Kept: "▪", Committing: "•", Committed: "•", Woken: "♪", Listening: "♪", Spawning: "+", Spawned: "+",
+  Noted: "✎", Logged: "¶", Fault: "▼", Calm: "○",
 };
 // Drawn however many there are in one place.
 const MAJOR = new Set(["Up", "Crashed", "ShutdownAsked", "Stopped", "Paused", "Resumed", "Failed", "Fault", "Calm"]);

@@ -2,7 +2,7 @@
 
 use job_engine::lifecycle::RunEnd;
 use job_engine::store::{Spawned, Written};
-use job_engine::worker::Ended;
+use job_engine::worker::{Ended, Observation};
 use job_engine::{Command, Due, Reply, Run};
 
 use crate::scenario::job_key;
@@ -21,6 +21,63 @@ pub(super) fn ended_text(ended: &Ended) -> String {
         Ended::Settled(end) => format!("has ended as {end:?} in its transaction"),
         Ended::LeaseLost => "finds its lease lost, and is rolled back".to_owned(),
         Ended::Aborted => "ends by force".to_owned(),
+    }
+}
+
+/// What operators are told, and of which run.
+pub(super) fn logged_text(observation: &Observation) -> (Option<Run>, String) {
+    match observation {
+        Observation::RunEnded {
+            run, end, retry_in, ..
+        } => {
+            let again = retry_in.map(|wait| format!(", tried again in {wait:?}"));
+            let text = format!(
+                "{} ended: {end:?}{}",
+                run_text(*run),
+                again.unwrap_or_default()
+            );
+            (Some(*run), text)
+        }
+        Observation::RunLost { run, .. } => (Some(*run), format!("{} is lost", run_text(*run))),
+        Observation::OftenInterrupted {
+            run, interruptions, ..
+        } => {
+            let text = format!(
+                "{} is interruption {interruptions} in a row",
+                run_text(*run)
+            );
+            (Some(*run), text)
+        }
+        Observation::SpecGone { run, .. } => (
+            Some(*run),
+            format!("{} has no job any more", run_text(*run)),
+        ),
+        Observation::FinishRefused { run, .. } => (
+            Some(*run),
+            format!("the end of {} is refused", run_text(*run)),
+        ),
+        Observation::Reclaimed(reclaimed) => {
+            let run = reclaimed.run;
+            (
+                Some(run),
+                format!("{} was lost: {:?}", run_text(run), reclaimed.end),
+            )
+        }
+        Observation::StoreFailed {
+            lane,
+            failures,
+            retry_in,
+            ..
+        } => {
+            let text = format!("{lane:?} failed, {failures} in a row; again in {retry_in:?}");
+            (None, text)
+        }
+        Observation::Draining { executing } => {
+            (None, format!("shuts down with {executing} runners at work"))
+        }
+        Observation::Drained { unsettled } => {
+            (None, format!("has shut down; {unsettled} runs are left"))
+        }
     }
 }
 

@@ -28,6 +28,7 @@ use crate::announcer::Announcer;
 use crate::clock::{BusyGuard, ClockHandle};
 use crate::fault::fault_point;
 use crate::guarded::{GuardedSpan, Panic, caught, guarded, traced};
+use crate::observer::{Seen, saw};
 use crate::store::{Store, Wake};
 use crate::turn::{in_turn, wait};
 use crate::wakes::Wakes;
@@ -301,6 +302,7 @@ impl<S: Store, R: RunJob> Driver<S, R> {
                     types.iter().for_each(|t| self.announcer.announce(t));
                 }
                 Action::Observe(observation) => {
+                    saw(self.worker.id(), Seen::Logged(&observation));
                     guarded(|| observe::observe(self.worker.id(), &observation));
                 }
                 Action::Stopped => self.stopped = true,

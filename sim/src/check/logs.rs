@@ -1,0 +1,271 @@
+//! What operators are told is what happened: of the end of each run once, with what
+//! follows; of lost runs, of interruptions, of a store that fails, of a shutdown.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use job_engine::lifecycle::RunEnd;
+use job_engine::store::{Outcome, Reclaimed, Written};
+use job_engine::worker::{LaneKind, Observation};
+use job_engine::{Reply, Run};
+
+use super::books::{Books, EndedAs, RunBook};
+use super::transition::{Change, Transition};
+use super::{Verdict, Violation, ensure};
+use crate::event::{Event, Who};
+use crate::scenario::WARN_ATTEMPTS;
+
+/// Interruptions in a row of which operators are told, as `JobCompletion` says.
+const INTERRUPTIONS_WARN: u32 = 5;
+
+/// What operators were told of the end of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Logged {
+    /// It ended so, and is retried after so long.
+    Ended(RunEnd, Option<Duration>),
+    /// Its end is not recorded.
+    Lost,
+}
+
+/// What a worker has still to tell.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Unsaid {
+    /// How these runs ended.
+    ends: BTreeSet<Run>,
+    /// That these were lost, by other workers.
+    reclaimed: Vec<Reclaimed>,
+}
+
+/// What is recorded is what operators were told.
+pub(super) fn transition(books: &Books, change: &Transition<'_>) -> Verdict {
+    let (Change::Finish(finish, Written::Applied), Some(before)) = (change.change, change.before)
+    else {
+        return Ok(());
+    };
+    let by_worker = change.call.is_of_engine() && change.ran(finish.run);
+    let book = books.run(finish.run).filter(|_| by_worker);
+    let Some(book) = book.filter(|book| book.started_us.is_some()) else {
+        return Ok(());
+    };
+    let delay = match finish.outcome {
+        Outcome::Retried { delay, .. } | Outcome::Undecodable { delay, .. } => Some(delay),
+        _ => None,
+    };
+    let told = Some(Logged::Ended(finish.outcome.end(), delay));
+    ensure!(
+        book.logged == told,
+        "logs.ended",
+        "{told:?} is recorded of {:?}; operators were told {:?}",
+        finish.run,
+        book.logged
+    );
+    let interruptions = before.interruptions + 1;
+    let often = finish.outcome == Outcome::Interrupted && interruptions >= INTERRUPTIONS_WARN;
+    ensure!(
+        book.logged_often || !often,
+        "logs.interrupted",
+        "{:?} is interruption {interruptions} in a row, and nobody was told",
+        finish.run
+    );
+    Ok(())
+}
+
+pub(super) fn event(books: &mut Books, event: &Event<'_>) -> Verdict {
+    match event {
+        Event::Logged { who, observation } => {
+            logged(books, *who, observation).map_err(|violation| violation.of(*who))
+        }
+        Event::Ended { who, run, .. } => {
+            if let Some(worker) = books.worker_mut(*who) {
+                worker.unsaid.ends.insert(*run);
+            }
+            Ok(())
+        }
+        Event::Answered {
+            call,
+            result: Ok(Reply::Reclaimed(reclaimed)),
+        } => {
+            let Some(worker) = books.worker_mut(call.who) else {
+                return Ok(());
+            };
+            let before = std::mem::replace(&mut worker.unsaid.reclaimed, reclaimed.clone());
+            said(before.is_empty(), "logs.reclaimed", || {
+                format!("{} took back {before:?}, and told nobody", call.who)
+            })
+        }
+        Event::Sent { call, command } if call.is_of_engine() => {
+            let worker = books
+                .worker(call.who)
+                .filter(|worker| worker.shutdown_us.is_none());
+            let told = worker.is_none_or(|worker| !worker.pace.is_untold(command));
+            said(told, "logs.store", || {
+                format!("{} asks again what failed, and nobody was told", call.who)
+            })
+        }
+        Event::Stopped { who } => {
+            let unsaid = books.worker(*who).map(|worker| &worker.unsaid);
+            let nothing = unsaid.is_none_or(|unsaid| unsaid.reclaimed.is_empty());
+            said(nothing, "logs.reclaimed", || {
+                format!("{who} has stopped, and not told of {unsaid:?}")
+            })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn logged(books: &mut Books, who: Who, observation: &Observation) -> Verdict {
+    match observation {
+        Observation::RunEnded {
+            run, end, retry_in, ..
+        } => {
+            let book = books.run(*run).filter(|book| book.who == who);
+            let attempt = books.holder(*run).map(|seen| seen.attempt);
+            let told = book.is_some_and(|book| is_true_of(book, attempt, observation));
+            said(told, "logs.ended", || {
+                format!("operators are told {observation:?} of attempt {attempt:?}, {book:?}")
+            })?;
+            tell(books, who, *run, Logged::Ended(*end, *retry_in));
+        }
+        Observation::RunLost { run, .. } => {
+            let holder = books.holder(*run);
+            let done = books.run(*run).is_some_and(|book| {
+                matches!(book.logged, Some(Logged::Ended(end, _)) if book.recorded == Some(end))
+            });
+            said(holder.is_none() && !done, "logs.lost", || {
+                format!("operators are told that {run:?} is lost; it holds its lease: {holder:?}")
+            })?;
+            tell(books, who, *run, Logged::Lost);
+        }
+        Observation::OftenInterrupted {
+            run, interruptions, ..
+        } => {
+            let before = books.holder(*run).map(|seen| seen.interruptions);
+            let told = before.is_none_or(|before| before + 1 == *interruptions)
+                && *interruptions >= INTERRUPTIONS_WARN;
+            said(told, "logs.interrupted", || {
+                format!(
+                    "{run:?} is said to be interrupted {interruptions} times; {before:?} before"
+                )
+            })?;
+            if let Some(book) = books.run_mut(*run) {
+                book.logged_often = true;
+            }
+        }
+        Observation::Reclaimed(reclaimed) => {
+            let unsaid = books.worker_mut(who).map(|worker| &mut worker.unsaid);
+            let place = unsaid.and_then(|unsaid| {
+                let place = unsaid.reclaimed.iter().position(|one| one == reclaimed)?;
+                Some(unsaid.reclaimed.remove(place))
+            });
+            said(place.is_some(), "logs.reclaimed", || {
+                format!("operators are told of {reclaimed:?}, which {who} did not take back")
+            })?;
+        }
+        Observation::StoreFailed {
+            lane,
+            failures,
+            retry_in,
+            ..
+        } => {
+            let now_us = books.now.true_us;
+            let wait_us = retry_in.as_micros() as u64;
+            let told = books.worker_mut(who).is_none_or(|worker| {
+                let pace = &mut worker.pace;
+                pace.is_told(lane_of(*lane), *failures, now_us, wait_us)
+            });
+            said(told, "logs.store", || {
+                format!("{who} says {observation:?}, which is not how often it was")
+            })?;
+        }
+        Observation::FinishRefused { run, .. } => {
+            let refused = books.run(*run).is_some_and(|book| book.refused);
+            said(refused, "logs.refused", || {
+                format!("the end of {run:?} is said to be refused, which it was not")
+            })?;
+        }
+        Observation::Draining { executing } => {
+            let worker = books.worker(who);
+            let at_work = worker.map(|worker| worker.executing.len() + worker.unsaid.ends.len());
+            said(
+                at_work == Some(*executing as usize),
+                "logs.draining",
+                || format!("{executing} runners are said to be at work, of {at_work:?}"),
+            )?;
+        }
+        Observation::Drained { unsettled } => {
+            let worker = books.worker(who);
+            let at_work = worker.map_or(0, |worker| worker.executing.len());
+            let unstarted = books.unstarted(who).len();
+            said(*unsettled >= at_work + unstarted, "logs.drained", || {
+                format!(
+                    "{unsettled} runs are said to be left; {at_work} are at work, \
+                     and {unstarted} never started"
+                )
+            })?;
+        }
+        Observation::SpecGone { .. } => {}
+    }
+    Ok(())
+}
+
+/// Whether it is what is known of this run, and nobody was told before.
+fn is_true_of(book: &RunBook, attempt: Option<u32>, observation: &Observation) -> bool {
+    let Observation::RunEnded {
+        end,
+        error,
+        retry_in,
+        warning,
+        attempt: told,
+        ..
+    } = observation
+    else {
+        return false;
+    };
+    let ended = match book.ended {
+        Some(EndedAs::Completed) => *end == RunEnd::Completed,
+        Some(EndedAs::Rescheduled) => *end == RunEnd::Rescheduled,
+        Some(EndedAs::Failed) => matches!(end, RunEnd::Retried | RunEnd::Errored),
+        Some(EndedAs::Aborted) => *end == RunEnd::Interrupted,
+        Some(EndedAs::Undecodable) => matches!(end, RunEnd::Undecodable | RunEnd::Errored),
+        Some(EndedAs::Settled) => book.recorded == Some(*end),
+        Some(EndedAs::LeaseLost) | None => false,
+    };
+    let failed = matches!(book.ended, Some(EndedAs::Failed | EndedAs::Undecodable));
+    let goes_on = matches!(end, RunEnd::Retried | RunEnd::Undecodable);
+    let warns = match book.ended {
+        Some(EndedAs::Undecodable) => true,
+        _ => *end == RunEnd::Retried && *told <= WARN_ATTEMPTS,
+    };
+    ended
+        && book.logged.is_none()
+        && attempt.is_none_or(|attempt| attempt == *told)
+        && error.is_some() == failed
+        && retry_in.is_some() == goes_on
+        && *warning == warns
+}
+
+fn tell(books: &mut Books, who: Who, run: Run, logged: Logged) {
+    if let Some(book) = books.run_mut(run) {
+        book.logged = Some(logged);
+    }
+    if let Some(worker) = books.worker_mut(who) {
+        worker.unsaid.ends.remove(&run);
+    }
+}
+
+fn lane_of(lane: LaneKind) -> usize {
+    match lane {
+        LaneKind::Claim => super::pace::CLAIM,
+        LaneKind::Finish => super::pace::FINISH,
+        LaneKind::Heartbeat => super::pace::HEARTBEAT,
+        LaneKind::Reclaim => super::pace::RECLAIM,
+    }
+}
+
+fn said(holds: bool, check: &str, text: impl FnOnce() -> String) -> Verdict {
+    if holds {
+        Ok(())
+    } else {
+        Err(Violation::new(check, text()))
+    }
+}
