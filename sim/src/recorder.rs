@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use job_engine::{Command, ModelStore, Timestamp};
 
@@ -148,6 +149,14 @@ impl<'s> Recorder<'s> {
         }
         if let Some(audit) = &mut self.audit {
             report.violation = audit.observe(now, model, event).err();
+        }
+    }
+
+    /// Takes in that a worker says of itself that it does nothing else than look for jobs,
+    /// each time after so long; `None`: that it does more.
+    pub fn rests(&mut self, who: Who, rests: Option<Duration>) {
+        if let (None, Some(audit)) = (&self.report.violation, &self.audit) {
+            self.report.violation = audit.rests(who, rests).err();
         }
     }
 

@@ -107,11 +107,9 @@ impl Worker {
     pub(super) fn claimed(&mut self, work: ClaimWork, claimed: Claimed) {
         self.claim.succeeded();
         self.claim_len.arrived(claimed.jobs.len());
+        // What is found again says nothing about what else is due: that stays wanted.
         let found_again = work.claim.repeat && !claimed.is_empty();
-        if found_again {
-            // It says nothing about what else is due.
-            self.want_again(&work.claim.quotas);
-        } else {
+        if !found_again {
             self.demand.learn(self.now, &work.claim.quotas, &claimed);
         }
         let took = self.now.saturating_since(work.sent_at);
@@ -165,19 +163,15 @@ impl Worker {
     }
 
     pub(super) fn claim_failed(&mut self, mut work: ClaimWork, error: StoreError) {
-        match error {
-            StoreError::Unknown(_) => {
-                // Once is a reply that was lost; what was asked for is found again.
-                let again = std::mem::replace(&mut work.claim.repeat, true);
-                if again {
-                    let quotas = &mut work.claim.quotas;
-                    self.claim_len.was_not_answered(asked_for(quotas));
-                    shorten(quotas, self.claim_len.max() as u32);
-                }
-            }
-            StoreError::Failed(_) | StoreError::Rejected(_) => {
-                // A repeat that failed is still a repeat.
-                self.want_again(&work.claim.quotas);
+        // One that certainly took nothing is forgotten, but a repeat that failed is still a
+        // repeat.
+        if let StoreError::Unknown(_) = error {
+            // Once is a reply that was lost; what was asked for is found again.
+            let again = std::mem::replace(&mut work.claim.repeat, true);
+            if again {
+                let quotas = &mut work.claim.quotas;
+                self.claim_len.was_not_answered(asked_for(quotas));
+                shorten(quotas, self.claim_len.max() as u32);
             }
         }
         if self.phase != Phase::Running && !work.claim.repeat {
@@ -207,12 +201,6 @@ impl Worker {
             }
         }
     }
-
-    fn want_again(&mut self, quotas: &[Quota]) {
-        for quota in quotas {
-            self.demand.want(&quota.job_type);
-        }
-    }
 }
 
 fn asked_for(quotas: &[Quota]) -> usize {
@@ -220,7 +208,7 @@ fn asked_for(quotas: &[Quota]) -> usize {
 }
 
 /// Asks for so many jobs at most.
-fn shorten(quotas: &mut Vec<Quota>, jobs_max: u32) {
+pub(super) fn shorten(quotas: &mut Vec<Quota>, jobs_max: u32) {
     let mut room = jobs_max;
     for quota in quotas.iter_mut() {
         quota.jobs_max = quota.jobs_max.min(room);

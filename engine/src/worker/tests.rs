@@ -2,6 +2,7 @@
 
 mod batches;
 mod bench;
+mod claims;
 mod put_back;
 mod ready;
 
@@ -15,7 +16,9 @@ use crate::ids::{ClaimId, Fence, JobId};
 use crate::lifecycle::{RunEnd, State};
 use crate::model::ModelStore;
 use crate::payload::{ErrorText, Payload};
-use crate::store::{ClaimedJob, Left, LeftOut, NewJob, Outcome, Quota, Reclaim, Rejection};
+use crate::store::{
+    ClaimedJob, Left, LeftOut, NewJob, Outcome, Quota, Reclaim, Rejection, Written,
+};
 use crate::time::Due;
 
 #[test]
@@ -642,4 +645,132 @@ fn a_timer_at_the_end_of_time_is_never_due() {
     assert_eq!(bench.worker.poll_timeout(), None);
     bench.input(Input::ShutdownRequested);
     assert!(bench.stopped);
+}
+
+#[test]
+fn a_lease_and_periods_of_zero_are_lengthened() {
+    let mut bench = Bench::with(|config| {
+        config.lease = Duration::ZERO;
+        (config.poll_interval, config.poll_interval_deaf) = (Duration::ZERO, Duration::ZERO);
+    });
+    bench.connected = false;
+    bench.pass(Duration::ZERO);
+    let Some((_, Command::Claim(claim))) = bench.wire.front() else {
+        panic!("{:?}", bench.wire);
+    };
+    assert_eq!(claim.lease, Duration::from_millis(40));
+    assert_eq!(bench.worker.config.poll_interval, Duration::from_millis(10));
+    assert_eq!(bench.worker.poll_interval(), Duration::from_millis(10));
+}
+
+#[test]
+fn a_config_that_nobody_can_decode_waits_for_half_as_long_as_it_has_waited() {
+    for (since, wait) in [(0, 1), (2, 1), (60, 30), (120, 60), (3600, 60)] {
+        assert_eq!(undecodable_wait(secs(since)), secs(wait));
+    }
+}
+
+#[test]
+fn ends_are_recorded_together_again_after_one_was_refused() {
+    let mut bench = Bench::new();
+    bench.spawn_many(1..=8);
+    bench.pass(Duration::ZERO);
+    bench.refused = Some(StoreError::Rejected(Rejection::Data("bad".into())));
+    bench.connected = false;
+    for nth in 0..3 {
+        bench.end(bench.started[nth].run, Ended::Completed);
+    }
+    while !bench.wire.is_empty() {
+        bench.answer();
+    }
+    bench.refused = None;
+    let mut batches = Vec::new();
+    for nth in 3..7 {
+        bench.end(bench.started[nth].run, Ended::Completed);
+    }
+    while let Some((_, command)) = bench.wire.front() {
+        if let Command::Finish(batch) = command {
+            batches.push(batch.len());
+        }
+        bench.answer();
+    }
+    assert_eq!(batches, [1, 3]);
+}
+
+#[test]
+fn a_job_that_was_rescheduled_in_its_transaction_runs_again_when_it_is_due() {
+    let mut bench = Bench::with(|config| config.poll_interval_deaf = secs(3600));
+    bench.spawn(1, Due::Now);
+    bench.pass(Duration::ZERO);
+    let run = bench.started[0].run;
+    let outcome = Outcome::Rescheduled {
+        due: Due::In(secs(3)),
+    };
+    let finish = Command::Finish(vec![Finish { run, outcome }]);
+    bench.model.apply(bench.now, &finish).unwrap();
+    bench.end(run, Ended::Settled(RunEnd::Rescheduled));
+    bench.pass(secs(3));
+    assert_eq!(bench.started.len(), 2);
+}
+
+/// A store may answer for fewer runs than it was asked for.
+#[test]
+fn a_heartbeat_that_is_answered_in_part_counts_as_failed_and_is_sent_again_in_time() {
+    let mut bench = Bench::new();
+    bench.spawn(1, Due::Now);
+    bench.pass(Duration::ZERO);
+    bench.connected = false;
+    let mut waits = Vec::new();
+    while waits.len() < 12 {
+        bench.pass(Duration::from_millis(100));
+        while let Some((op, command)) = bench.wire.pop_front() {
+            let result = match command {
+                Command::Heartbeat(_) => Ok(Reply::Heartbeat(Vec::new())),
+                _ => Err(StoreError::Failed("away".into())),
+            };
+            bench.input(Input::Replied { op, result });
+            if let Some(Observation::StoreFailed {
+                lane: LaneKind::Heartbeat,
+                retry_in,
+                ..
+            }) = bench.seen.last()
+            {
+                waits.push(*retry_in);
+            }
+        }
+    }
+    assert!(waits.iter().all(|wait| *wait <= LEASE / 8), "{waits:?}");
+}
+
+#[test]
+fn a_run_that_has_ended_is_told_nothing_when_its_lease_is_lost() {
+    let mut bench = Bench::new();
+    bench.spawn(1, Due::Now);
+    bench.pass(Duration::ZERO);
+    bench.connected = false;
+    bench.pass(LEASE / 4);
+    let is_heartbeat = |(_, command): &(OpId, Command)| matches!(command, Command::Heartbeat(_));
+    let place = bench.wire.iter().position(is_heartbeat).expect("it is due");
+    let (op, _) = bench.wire.remove(place).expect("it is there");
+    bench.end(bench.started[0].run, Ended::Completed);
+    bench.input(Input::Replied {
+        op,
+        result: Ok(Reply::Heartbeat(vec![Written::Stale])),
+    });
+    bench.pass(secs(10));
+    assert_eq!((bench.stops.len(), bench.aborts.len()), (0, 0));
+}
+
+#[test]
+fn others_are_told_of_what_a_shutdown_puts_back_and_of_nothing_else() {
+    let mut bench = Bench::new();
+    bench.spawn_many(1..=2);
+    bench.pass(Duration::ZERO);
+    bench.end(bench.started[0].run, Ended::Completed);
+    bench.end(bench.started[1].run, failed("no route"));
+    bench.pass(secs(1));
+    assert_eq!(bench.announced, []);
+    bench.input(Input::ShutdownRequested);
+    bench.end(bench.started[2].run, Ended::Aborted);
+    assert_eq!(bench.announced, [BTreeSet::from([TYPE])]);
 }

@@ -120,7 +120,8 @@ fn logged(books: &mut Books, who: Who, observation: &Observation) -> Verdict {
         } => {
             let book = books.run(*run).filter(|book| book.who == who);
             let attempt = books.holder(*run).map(|seen| seen.attempt);
-            let told = book.is_some_and(|book| is_true_of(book, attempt, observation));
+            let warns = warn_attempts(books, who, *run);
+            let told = book.is_some_and(|book| is_true_of(book, attempt, warns, observation));
             said(told, "logs.ended", || {
                 format!("operators are told {observation:?} of attempt {attempt:?}, {book:?}")
             })?;
@@ -209,7 +210,12 @@ fn logged(books: &mut Books, who: Who, observation: &Observation) -> Verdict {
 }
 
 /// Whether it is what is known of this run, and nobody was told before.
-fn is_true_of(book: &RunBook, attempt: Option<u32>, observation: &Observation) -> bool {
+fn is_true_of(
+    book: &RunBook,
+    attempt: Option<u32>,
+    warn_attempts: u32,
+    observation: &Observation,
+) -> bool {
     let Observation::RunEnded {
         end,
         error,
@@ -234,7 +240,7 @@ fn is_true_of(book: &RunBook, attempt: Option<u32>, observation: &Observation) -
     let goes_on = matches!(end, RunEnd::Retried | RunEnd::Undecodable);
     let warns = match book.ended {
         Some(EndedAs::Undecodable) => true,
-        _ => *end == RunEnd::Retried && *told <= WARN_ATTEMPTS,
+        _ => *end == RunEnd::Retried && *told <= warn_attempts,
     };
     ended
         && book.logged.is_none()
@@ -242,6 +248,17 @@ fn is_true_of(book: &RunBook, attempt: Option<u32>, observation: &Observation) -
         && error.is_some() == failed
         && retry_in.is_some() == goes_on
         && *warning == warns
+}
+
+/// Up to which attempt a failure is no more than a warning.
+fn warn_attempts(books: &Books, who: Who, run: Run) -> u32 {
+    let edition = books.worker(who).map_or(0, |worker| worker.knobs.edition);
+    let job_type = books.job(run.job).map_or(0, |book| book.spec.job_type);
+    let retry = books.scenario.types[job_type as usize].retry(edition);
+    match retry.attempts_max {
+        Some(_) => WARN_ATTEMPTS,
+        None => u32::MAX,
+    }
 }
 
 fn tell(books: &mut Books, who: Who, run: Run, logged: Logged) {

@@ -27,12 +27,14 @@ mod overlap;
 mod pace;
 mod reclaims;
 mod repeats;
+mod rests;
 mod shutdown;
 mod spawns;
 mod transition;
 mod unique;
 
 use std::fmt;
+use std::time::Duration;
 
 use job_engine::ModelStore;
 use serde::{Deserialize, Serialize};
@@ -154,6 +156,16 @@ impl Audit {
         check_event(books, event)?;
         books.take_in(event);
         Ok(())
+    }
+
+    /// Takes in that `who` says of itself that it does nothing else than look for jobs, each
+    /// time after so long; `None`: that it does more.
+    ///
+    /// # Errors
+    ///
+    /// A [`Violation`] if that is not so.
+    pub fn rests(&self, who: Who, rests: Option<Duration>) -> Result<(), Violation> {
+        rests::said(&self.books, who, rests).map_err(|violation| violation.of(who))
     }
 
     /// Checks what must be true when the simulation is over.

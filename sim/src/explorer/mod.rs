@@ -335,6 +335,10 @@ impl<'s> World<'s> {
             acts = true;
         }
         self.set_timer(place);
+        let process = &self.processes[place];
+        if let Some(engine) = &process.engine {
+            self.recorder.rests(process.who, engine.rests());
+        }
         acts
     }
 

@@ -320,19 +320,26 @@ impl TypeSpec {
     }
 }
 
-/// A failure up to this attempt is no more than a warning.
+/// A failure up to this attempt is no more than a warning, if attempts are limited.
 pub(crate) const WARN_ATTEMPTS: u32 = 3;
 
 impl RetrySpec {
     /// The settings that it stands for.
     pub fn settings(&self) -> RetrySettings {
+        let counted = match self.attempts_max {
+            Some(attempts_max) => RetrySettings {
+                n_attempts: Some(attempts_max),
+                n_warn_attempts: Some(WARN_ATTEMPTS),
+                ..RetrySettings::default()
+            },
+            None => RetrySettings::repeat_indefinitely(),
+        };
         RetrySettings {
-            n_attempts: self.attempts_max,
-            n_warn_attempts: Some(WARN_ATTEMPTS),
             min_backoff: Duration::from_millis(self.min_backoff_ms),
             max_backoff: Duration::from_millis(self.max_backoff_ms),
             backoff_jitter_pct: self.jitter_pct,
             attempt_reset_after_backoff_multiples: self.reset_after_multiples,
+            ..counted
         }
     }
 }

@@ -20,6 +20,10 @@ pub(super) struct Bench {
     pub(super) stops: Vec<(Run, StopReason)>,
     pub(super) aborts: Vec<Run>,
     pub(super) seen: Vec<Observation>,
+    /// The types of which others were told.
+    pub(super) announced: Vec<BTreeSet<JobType>>,
+    /// The number of the last claim, and how many were sent, repeats included.
+    pub(super) claims: (i64, u32),
     pub(super) stopped: bool,
 }
 
@@ -56,6 +60,8 @@ impl Bench {
             stops: Vec::new(),
             aborts: Vec::new(),
             seen: Vec::new(),
+            announced: Vec::new(),
+            claims: (0, 0),
             stopped: false,
         }
     }
@@ -91,18 +97,36 @@ impl Bench {
         while let Some(action) = self.worker.poll_action() {
             assert!(!self.stopped, "{action:?} after Stopped");
             match action {
-                Action::Execute { op, command } => self.wire.push_back((op, command)),
+                Action::Execute { op, command } => {
+                    if let Command::Claim(claim) = &command {
+                        self.claims_with(claim);
+                    }
+                    self.wire.push_back((op, command));
+                }
                 Action::Start(job) => self.started.push(job),
                 Action::Stop { run, reason } => self.stops.push((run, reason)),
                 Action::Abort(run) => self.aborts.push(run),
                 Action::Observe(observation) => self.seen.push(observation),
-                Action::Announce(_) => {}
+                Action::Announce(types) => {
+                    assert!(!types.is_empty());
+                    self.announced.push(types);
+                }
                 Action::Stopped => self.stopped = true,
             }
         }
         if self.connected && !self.wire.is_empty() {
             self.answer();
         }
+    }
+
+    /// Each claim asks for something, under a number of its own, unless it is a repeat.
+    fn claims_with(&mut self, claim: &Claim) {
+        assert!(claim.quotas.iter().all(|quota| quota.jobs_max > 0));
+        if !claim.repeat {
+            assert!(!claim.quotas.is_empty());
+            assert!(claim.id.seq > self.claims.0);
+        }
+        self.claims = (claim.id.seq, self.claims.1 + 1);
     }
 
     /// Carries out the oldest command and delivers its reply.

@@ -212,6 +212,59 @@ fn a_job_that_was_tried_before_does_not_wait_in_a_worker() {
     bench.end_during_a_claim(Duration::ZERO);
     assert!(bench.started.len() > 2);
     assert!(bench.ready().is_empty());
+    // It does not ask for such jobs again and again.
+    let released = |bench: &Bench| {
+        let runs = bench.model.jobs().flat_map(|job| &job.runs);
+        let released = runs.filter(|run| run.end == RunEnd::Released);
+        released.count()
+    };
+    let before = released(&bench);
+    for nth in 2..10 {
+        bench.end_started(nth);
+    }
+    assert!(before > 0);
+    assert_eq!(released(&bench), before);
+}
+
+#[test]
+fn a_claim_is_wanted_while_less_than_half_of_what_may_be_claimed_ahead_is_there() {
+    let mut ready = Ready::default();
+    assert!(!ready.runs_low(), "nothing may be");
+    ready.run_ended(Duration::ZERO);
+    ready.run_ended(Duration::ZERO);
+    ready.claim_took(Duration::ZERO, LEASE, false);
+    assert_eq!(ready.ahead(), 8);
+    let low = (1..=5).map(|_| {
+        ready.push(Timestamp::EPOCH, ready_job());
+        ready.runs_low()
+    });
+    assert_eq!(low.collect::<Vec<_>>(), [true, true, true, false, false]);
+}
+
+#[test]
+fn what_is_ready_waits_for_half_a_lease_at_most() {
+    let mut ready = Ready::default();
+    ready.claim_took(secs(60), secs(4), false);
+    ready.push(Timestamp::EPOCH, ready_job());
+    let overdue_at = ready.overdue_at().expect("a job waits");
+    assert_eq!(overdue_at.saturating_since(Timestamp::EPOCH), secs(2));
+}
+
+#[test]
+fn no_more_than_two_batches_are_claimed_ahead() {
+    let mut ready = Ready::default();
+    for _ in 0..100_000 {
+        ready.run_ended(Duration::ZERO);
+    }
+    ready.claim_took(Duration::ZERO, LEASE, false);
+    assert_eq!(ready.ahead(), 2_000);
+}
+
+fn ready_job() -> ClaimedJob {
+    let mut bench = Bench::new();
+    bench.spawn(1, Due::Now);
+    bench.pass(Duration::ZERO);
+    bench.started.remove(0)
 }
 
 #[test]
