@@ -9,7 +9,7 @@ use job_engine::{Command, ModelStore, Timestamp};
 
 use crate::check::coverage::Coverage;
 use crate::check::{Audit, Violation};
-use crate::event::{Event, Moment};
+use crate::event::{Event, Moment, Who};
 use crate::hash::TraceHash;
 use crate::scenario::{Fault, Scenario};
 use crate::trace::Trace;
@@ -154,9 +154,9 @@ impl<'s> Recorder<'s> {
 
     /// Takes in that a worker says of itself that it does nothing else than look for jobs,
     /// each time after so long; `None`: that it does more.
-    pub fn rests(&mut self, who: Who, rests: Option<Duration>) {
-        if let (None, Some(audit)) = (&self.report.violation, &self.audit) {
-            self.report.violation = audit.rests(who, rests).err();
+    pub fn rests(&mut self, now: Moment, who: Who, rests: Option<Duration>) {
+        if let (None, Some(audit)) = (&self.report.violation, &mut self.audit) {
+            self.report.violation = audit.rests(now, who, rests).err();
         }
     }
 

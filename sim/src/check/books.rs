@@ -177,6 +177,18 @@ impl EndedAs {
             Ended::Undecodable(_) => Self::Undecodable,
         }
     }
+
+    /// Whether its worker may have this end recorded of it.
+    pub(super) fn is(self, end: RunEnd) -> bool {
+        match self {
+            Self::Completed => end == RunEnd::Completed,
+            Self::Rescheduled => end == RunEnd::Rescheduled,
+            Self::Failed => matches!(end, RunEnd::Retried | RunEnd::Errored),
+            Self::Aborted => end == RunEnd::Interrupted,
+            Self::Undecodable => matches!(end, RunEnd::Undecodable | RunEnd::Errored),
+            Self::Settled | Self::LeaseLost => false,
+        }
+    }
 }
 
 impl RunBook {

@@ -5,7 +5,7 @@ use job_engine::lifecycle::RunEnd;
 use job_engine::store::Written;
 use job_engine::worker::Ended;
 
-use super::books::{Books, EndedAs};
+use super::books::Books;
 use super::transition::{Change, Transition};
 use super::{Verdict, ensure};
 use crate::event::Event;
@@ -34,14 +34,7 @@ pub(super) fn transition(books: &Books, change: &Transition<'_>) -> Verdict {
     }
     let said = match (run.started_us, run.ended) {
         (None, _) => matches!(end, RunEnd::Released),
-        (Some(_), Some(ended)) => matches!(
-            (ended, end),
-            (EndedAs::Completed, RunEnd::Completed)
-                | (EndedAs::Rescheduled, RunEnd::Rescheduled)
-                | (EndedAs::Failed, RunEnd::Retried | RunEnd::Errored)
-                | (EndedAs::Aborted, RunEnd::Interrupted)
-                | (EndedAs::Undecodable, RunEnd::Undecodable | RunEnd::Errored)
-        ),
+        (Some(_), Some(ended)) => ended.is(end),
         (Some(_), None) => false,
     };
     ensure!(

@@ -9,13 +9,13 @@ use job_engine::store::{Outcome, Reclaimed, Written};
 use job_engine::worker::{LaneKind, Observation};
 use job_engine::{Reply, Run};
 
-use super::books::{Books, EndedAs, RunBook};
+use super::books::{Books, EndedAs, RunBook, WorkerBook};
 use super::transition::{Change, Transition};
-use super::{Verdict, Violation, ensure};
+use super::{Verdict, ensure};
 use crate::event::{Event, Who};
 use crate::scenario::WARN_ATTEMPTS;
 
-/// Interruptions in a row of which operators are told, as `JobCompletion` says.
+/// From so many interruptions in a row on operators are told.
 const INTERRUPTIONS_WARN: u32 = 5;
 
 /// What operators were told of the end of a run.
@@ -73,13 +73,12 @@ pub(super) fn transition(books: &Books, change: &Transition<'_>) -> Verdict {
 pub(super) fn event(books: &mut Books, event: &Event<'_>) -> Verdict {
     match event {
         Event::Logged { who, observation } => {
-            logged(books, *who, observation).map_err(|violation| violation.of(*who))
+            return logged(books, *who, observation).map_err(|violation| violation.of(*who));
         }
         Event::Ended { who, run, .. } => {
             if let Some(worker) = books.worker_mut(*who) {
                 worker.unsaid.ends.insert(*run);
             }
-            Ok(())
         }
         Event::Answered {
             call,
@@ -89,28 +88,34 @@ pub(super) fn event(books: &mut Books, event: &Event<'_>) -> Verdict {
                 return Ok(());
             };
             let before = std::mem::replace(&mut worker.unsaid.reclaimed, reclaimed.clone());
-            said(before.is_empty(), "logs.reclaimed", || {
-                format!("{} took back {before:?}, and told nobody", call.who)
-            })
+            ensure!(
+                before.is_empty(),
+                "logs.reclaimed",
+                "{} took back {before:?}, and told nobody",
+                call.who
+            );
         }
         Event::Sent { call, command } if call.is_of_engine() => {
-            let worker = books
-                .worker(call.who)
-                .filter(|worker| worker.shutdown_us.is_none());
-            let told = worker.is_none_or(|worker| !worker.pace.is_untold(command));
-            said(told, "logs.store", || {
-                format!("{} asks again what failed, and nobody was told", call.who)
-            })
+            let worker = books.worker(call.who);
+            let worker = worker.filter(|worker| worker.shutdown_us.is_none());
+            ensure!(
+                worker.is_none_or(|worker| !worker.pace.is_untold(command)),
+                "logs.store",
+                "{} asks again what failed, and nobody was told",
+                call.who
+            );
         }
         Event::Stopped { who } => {
             let unsaid = books.worker(*who).map(|worker| &worker.unsaid);
-            let nothing = unsaid.is_none_or(|unsaid| unsaid.reclaimed.is_empty());
-            said(nothing, "logs.reclaimed", || {
-                format!("{who} has stopped, and not told of {unsaid:?}")
-            })
+            ensure!(
+                unsaid.is_none_or(|unsaid| unsaid.reclaimed.is_empty()),
+                "logs.reclaimed",
+                "{who} has stopped, and not told of {unsaid:?}"
+            );
         }
-        _ => Ok(()),
+        _ => {}
     }
+    Ok(())
 }
 
 fn logged(books: &mut Books, who: Who, observation: &Observation) -> Verdict {
@@ -121,10 +126,11 @@ fn logged(books: &mut Books, who: Who, observation: &Observation) -> Verdict {
             let book = books.run(*run).filter(|book| book.who == who);
             let attempt = books.holder(*run).map(|seen| seen.attempt);
             let warns = warn_attempts(books, who, *run);
-            let told = book.is_some_and(|book| is_true_of(book, attempt, warns, observation));
-            said(told, "logs.ended", || {
-                format!("operators are told {observation:?} of attempt {attempt:?}, {book:?}")
-            })?;
+            ensure!(
+                book.is_some_and(|book| is_true_of(book, attempt, warns, observation)),
+                "logs.ended",
+                "operators are told {observation:?} of attempt {attempt:?}, {book:?}"
+            );
             tell(books, who, *run, Logged::Ended(*end, *retry_in));
         }
         Observation::RunLost { run, .. } => {
@@ -132,22 +138,23 @@ fn logged(books: &mut Books, who: Who, observation: &Observation) -> Verdict {
             let done = books.run(*run).is_some_and(|book| {
                 matches!(book.logged, Some(Logged::Ended(end, _)) if book.recorded == Some(end))
             });
-            said(holder.is_none() && !done, "logs.lost", || {
-                format!("operators are told that {run:?} is lost; it holds its lease: {holder:?}")
-            })?;
+            ensure!(
+                holder.is_none() && !done,
+                "logs.lost",
+                "operators are told that {run:?} is lost; it holds its lease: {holder:?}"
+            );
             tell(books, who, *run, Logged::Lost);
         }
         Observation::OftenInterrupted {
             run, interruptions, ..
         } => {
             let before = books.holder(*run).map(|seen| seen.interruptions);
-            let told = before.is_none_or(|before| before + 1 == *interruptions)
-                && *interruptions >= INTERRUPTIONS_WARN;
-            said(told, "logs.interrupted", || {
-                format!(
-                    "{run:?} is said to be interrupted {interruptions} times; {before:?} before"
-                )
-            })?;
+            ensure!(
+                before.is_none_or(|before| before + 1 == *interruptions)
+                    && *interruptions >= INTERRUPTIONS_WARN,
+                "logs.interrupted",
+                "{run:?} is said to be interrupted {interruptions} times; {before:?} before"
+            );
             if let Some(book) = books.run_mut(*run) {
                 book.logged_often = true;
             }
@@ -158,9 +165,11 @@ fn logged(books: &mut Books, who: Who, observation: &Observation) -> Verdict {
                 let place = unsaid.reclaimed.iter().position(|one| one == reclaimed)?;
                 Some(unsaid.reclaimed.remove(place))
             });
-            said(place.is_some(), "logs.reclaimed", || {
-                format!("operators are told of {reclaimed:?}, which {who} did not take back")
-            })?;
+            ensure!(
+                place.is_some(),
+                "logs.reclaimed",
+                "operators are told of {reclaimed:?}, which {who} did not take back"
+            );
         }
         Observation::StoreFailed {
             lane,
@@ -174,39 +183,46 @@ fn logged(books: &mut Books, who: Who, observation: &Observation) -> Verdict {
                 let pace = &mut worker.pace;
                 pace.is_told(lane_of(*lane), *failures, now_us, wait_us)
             });
-            said(told, "logs.store", || {
-                format!("{who} says {observation:?}, which is not how often it was")
-            })?;
+            ensure!(
+                told,
+                "logs.store",
+                "{who} says {observation:?}, which is not how often it was"
+            );
         }
-        Observation::FinishRefused { run, .. } => {
-            let refused = books.run(*run).is_some_and(|book| book.refused);
-            said(refused, "logs.refused", || {
-                format!("the end of {run:?} is said to be refused, which it was not")
-            })?;
-        }
+        Observation::FinishRefused { run, .. } => ensure!(
+            books.run(*run).is_some_and(|book| book.refused),
+            "logs.refused",
+            "the end of {run:?} is said to be refused, which it was not"
+        ),
         Observation::Draining { executing } => {
-            let worker = books.worker(who);
-            let at_work = worker.map(|worker| worker.executing.len() + worker.unsaid.ends.len());
-            said(
+            let at_work = books.worker(who).map(WorkerBook::at_work);
+            ensure!(
                 at_work == Some(*executing as usize),
                 "logs.draining",
-                || format!("{executing} runners are said to be at work, of {at_work:?}"),
-            )?;
+                "{executing} runners are said to be at work, of {at_work:?}"
+            );
         }
         Observation::Drained { unsettled } => {
-            let worker = books.worker(who);
-            let at_work = worker.map_or(0, |worker| worker.executing.len());
+            let at_work = books.worker(who).map_or(0, WorkerBook::at_work);
             let unstarted = books.unstarted(who).len();
-            said(*unsettled >= at_work + unstarted, "logs.drained", || {
-                format!(
-                    "{unsettled} runs are said to be left; {at_work} are at work, \
-                     and {unstarted} never started"
-                )
-            })?;
+            ensure!(
+                *unsettled >= at_work + unstarted,
+                "logs.drained",
+                "{unsettled} runs are said to be left; {at_work} are at work, \
+                 and {unstarted} never started"
+            );
         }
         Observation::SpecGone { .. } => {}
     }
     Ok(())
+}
+
+impl WorkerBook {
+    /// So many runners are at work, as far as the worker knows: operators are told as soon as
+    /// it does.
+    fn at_work(&self) -> usize {
+        self.executing.len() + self.unsaid.ends.len()
+    }
 }
 
 /// Whether it is what is known of this run, and nobody was told before.
@@ -228,13 +244,9 @@ fn is_true_of(
         return false;
     };
     let ended = match book.ended {
-        Some(EndedAs::Completed) => *end == RunEnd::Completed,
-        Some(EndedAs::Rescheduled) => *end == RunEnd::Rescheduled,
-        Some(EndedAs::Failed) => matches!(end, RunEnd::Retried | RunEnd::Errored),
-        Some(EndedAs::Aborted) => *end == RunEnd::Interrupted,
-        Some(EndedAs::Undecodable) => matches!(end, RunEnd::Undecodable | RunEnd::Errored),
         Some(EndedAs::Settled) => book.recorded == Some(*end),
-        Some(EndedAs::LeaseLost) | None => false,
+        Some(ended) => ended.is(*end),
+        None => false,
     };
     let failed = matches!(book.ended, Some(EndedAs::Failed | EndedAs::Undecodable));
     let goes_on = matches!(end, RunEnd::Retried | RunEnd::Undecodable);
@@ -276,13 +288,5 @@ fn lane_of(lane: LaneKind) -> usize {
         LaneKind::Finish => super::pace::FINISH,
         LaneKind::Heartbeat => super::pace::HEARTBEAT,
         LaneKind::Reclaim => super::pace::RECLAIM,
-    }
-}
-
-fn said(holds: bool, check: &str, text: impl FnOnce() -> String) -> Verdict {
-    if holds {
-        Ok(())
-    } else {
-        Err(Violation::new(check, text()))
     }
 }

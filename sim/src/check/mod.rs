@@ -164,7 +164,13 @@ impl Audit {
     /// # Errors
     ///
     /// A [`Violation`] if that is not so.
-    pub fn rests(&self, who: Who, rests: Option<Duration>) -> Result<(), Violation> {
+    pub fn rests(
+        &mut self,
+        now: Moment,
+        who: Who,
+        rests: Option<Duration>,
+    ) -> Result<(), Violation> {
+        self.books.now = now;
         rests::said(&self.books, who, rests).map_err(|violation| violation.of(who))
     }
 

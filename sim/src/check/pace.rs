@@ -142,6 +142,22 @@ impl Pace {
         lanes.any(|lane| lane.in_flight.is_some() || lane.errors > 0)
     }
 
+    /// Whether a command is under way.
+    pub(super) fn is_any_under_way(&self) -> bool {
+        self.lanes.iter().any(|lane| lane.in_flight.is_some())
+    }
+
+    /// Whether a wait after an error certainly goes on, in which the clock of the worker was
+    /// not set.
+    pub(super) fn waits_to_ask_again(&self, now_us: u64, held_up_until: u64) -> bool {
+        let mut lanes = self.lanes.iter();
+        lanes.any(|lane| {
+            let wait_us = lane.again_us.saturating_sub(lane.failed_us);
+            let surely_us = (lane.again_us - wait_us / 100).saturating_sub(2_000);
+            held_up_until < lane.failed_us && now_us < surely_us
+        })
+    }
+
     /// Since when no heartbeat is under way, true time; `None` while one is.
     pub(super) fn heartbeat_silent_since(&self) -> Option<u64> {
         let lane = self.lanes[HEARTBEAT];

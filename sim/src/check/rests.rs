@@ -12,8 +12,10 @@ pub(super) fn said(books: &Books, who: Who, rests: Option<Duration>) -> Verdict 
     let Some(worker) = books.worker(who).filter(|worker| worker.is_up(who)) else {
         return Ok(());
     };
+    let pace = &worker.pace;
     let busy = worker.shutdown_us.is_some()
-        || worker.pace.is_any_unanswered()
+        || pace.is_any_under_way()
+        || pace.waits_to_ask_again(books.now.true_us, worker.held_up_until)
         || !worker.executing.is_empty()
         || !books.unstarted(who).is_empty();
     let period = Duration::from_millis(if worker.listening {
@@ -21,11 +23,19 @@ pub(super) fn said(books: &Books, who: Who, rests: Option<Duration>) -> Verdict 
     } else {
         worker.knobs.poll_deaf_ms
     });
-    let expected = (!busy).then(|| period.max(Duration::from_millis(10)));
-    ensure!(
-        rests == expected,
-        "rests.said",
-        "{who} says that it only looks for jobs, every {rests:?}; expected {expected:?}"
-    );
+    let period = period.max(Duration::from_millis(10));
+    match rests {
+        Some(rests) => ensure!(
+            !busy && rests == period,
+            "rests.said",
+            "{who} says that it only looks for jobs, every {rests:?}; busy: {busy}, {period:?}"
+        ),
+        // When a wait after an error is over is for the clock of the worker to say.
+        None => ensure!(
+            busy || pace.is_any_unanswered(),
+            "rests.said",
+            "{who} says that it does more than to look for jobs, and has nothing to do"
+        ),
+    }
     Ok(())
 }

@@ -337,7 +337,8 @@ impl<'s> World<'s> {
         self.set_timer(place);
         let process = &self.processes[place];
         if let Some(engine) = &process.engine {
-            self.recorder.rests(process.who, engine.rests());
+            let now = moment(now_us, self.store_ahead_us);
+            self.recorder.rests(now, process.who, engine.rests());
         }
         acts
     }
