@@ -18,6 +18,10 @@ use crate::scenario::{TYPES_MAX, type_place};
 /// How late a claim may be, in microseconds: a timer wakes late, or the worker
 /// was busy.
 const SLACK_US: u64 = 150_000;
+/// While as many jobs run as it is to gather places from, a worker does so for 50 ms.
+const GATHER_US: u64 = 50_000;
+/// How late a claim may be while fewer run, in microseconds: earlier than after gathering.
+const SLACK_FEW_US: u64 = 40_000;
 
 /// When a worker last claimed, and since when it should have again.
 #[derive(Clone, Debug, Default)]
@@ -36,6 +40,13 @@ pub(super) struct Owed {
     /// Claims that failed in a row.
     failures: u32,
     sent_us: u64,
+    /// The same, whatever held it up since.
+    claimed_us: Option<u64>,
+    /// Since when fewer jobs run than places are gathered from.
+    few_since: u64,
+    /// A run ended while a claim was under way: the worker may claim ahead, and then does not
+    /// wait for places.
+    quick: bool,
     /// The ends that it is recording, in the order of the command.
     ends: Vec<End>,
 }
@@ -56,13 +67,33 @@ pub(super) fn event(books: &mut Books, event: &Event<'_>) -> Verdict {
     let counts_from = now_us.max(worker.disturbed_until);
     // Types for which one crash is the last are left out of what is claimed ahead.
     let places = worker.executing.len() < worker.knobs.jobs_max as usize;
+    let gathers = worker.executing.len() >= worker.knobs.jobs_min as usize;
+    let unheard = worker.is_yet_to_hear_of_ends();
+    let last_us = worker.owed.claimed_us;
+    let held_up = last_us.is_some_and(|last_us| worker.held_up_until >= last_us);
     let owed = &mut worker.owed;
     match event {
         Event::Sent { call, command } if call.is_of_engine() => {
             if matches!(command, Command::Claim(_)) {
+                let repeat = matches!(command, Command::Claim(claim) if claim.repeat);
+                owed.quick |= unheard;
+                let last_us = owed.claimed_us.replace(now_us).filter(|_| !held_up);
+                if gathers
+                    && !owed.quick
+                    && !repeat
+                    && let Some(last_us) = last_us
+                {
+                    let apart_us = now_us - last_us;
+                    if apart_us < GATHER_US - GATHER_US / 100 {
+                        let text = format!(
+                            "{who} claims {apart_us} us after its last claim, and does not \
+                             gather places"
+                        );
+                        return Err(Violation::new("claims.gathered", text).of(who));
+                    }
+                }
                 owed.in_flight = true;
                 owed.sent_us = now_us;
-                let repeat = matches!(command, Command::Claim(claim) if claim.repeat);
                 owed.repeated = repeat;
                 for (place, since_us) in owed.types.iter().enumerate() {
                     if !repeat && places && since_us.is_some_and(|since_us| since_us < now_us) {
@@ -160,10 +191,13 @@ pub(super) fn event(books: &mut Books, event: &Event<'_>) -> Verdict {
             for end in ending {
                 owed.owe(end.place, now_us);
             }
-            let room_before = worker.executing.len() < worker.knobs.jobs_max as usize;
-            if !room_before {
+            if !places {
                 owed.free_since = now_us;
             }
+            if gathers {
+                owed.few_since = now_us;
+            }
+            owed.quick |= owed.in_flight;
         }
         _ => {}
     }
@@ -275,8 +309,14 @@ fn overdue(worker: &WorkerBook, all_disturbed_until: u64, now_us: u64) -> Verdic
     ];
     let since = since.into_iter().max().unwrap_or(0);
     let known = owed.types.iter().flatten().min();
+    let few = worker.executing.len() < worker.knobs.jobs_min as usize;
+    let by_us = known.map(|known_us| {
+        let since = since.max(*known_us);
+        let soon = few.then(|| since.max(owed.few_since) + SLACK_FEW_US);
+        soon.unwrap_or(u64::MAX).min(since + SLACK_US)
+    });
     if let Some(known_us) = known
-        && now_us > since.max(*known_us) + SLACK_US
+        && by_us.is_some_and(|by_us| now_us > by_us)
     {
         return Err(Violation::new(
             "claims.owed",

@@ -223,6 +223,11 @@ impl WorkerBook {
     fn at_work(&self) -> usize {
         self.executing.len() + self.unsaid.ends.len()
     }
+
+    /// Whether runs have ended of which the worker has not heard.
+    pub(super) fn is_yet_to_hear_of_ends(&self) -> bool {
+        !self.unsaid.ends.is_empty()
+    }
 }
 
 /// Whether it is what is known of this run, and nobody was told before.
