@@ -562,8 +562,9 @@ impl Books {
             }
         }
         if let Ok(Reply::Claimed(claimed)) = result {
-            for job in &claimed.jobs {
-                if let Some(run) = self.run_mut(job.run) {
+            let left = claimed.left.iter().map(|left| left.run);
+            for run in claimed.jobs.iter().map(|job| job.run).chain(left) {
+                if let Some(run) = self.run_mut(run) {
                     run.heard = true;
                 }
             }

@@ -16,7 +16,7 @@ use crate::scenario::{job_key, type_place};
 /// How late something may be, in microseconds.
 const SLACK_US: u64 = 150_000;
 /// How late a worker may hear that a run has ended.
-const HEARD_US: u64 = 20_000;
+pub(super) const HEARD_US: u64 = 20_000;
 /// So many jobs may be claimed ahead for each run that ended during the last claim.
 const AHEAD_FACTOR: u32 = 4;
 /// So many if the claim brought all that was asked for, all jobs had ended by then that
@@ -59,6 +59,9 @@ pub(super) struct Ahead {
     busy_us: u64,
     /// Since when there has been a place for one that waits.
     idle_since: Option<u64>,
+    /// The jobs that may not wait for a place, until they are started or put back, and since
+    /// when, true time.
+    exposed: BTreeMap<Run, u64>,
 }
 
 /// A job that waits for a place, true time.
@@ -171,17 +174,17 @@ pub(super) fn event(books: &mut Books, event: &Event<'_>) -> Verdict {
         let run = books.run(run);
         run.is_some_and(|run| run.started_us.is_some() || run.ended.is_some())
     };
-    let fresh: Vec<Run> = match event {
+    let (fresh, exposed): (Vec<Run>, Vec<Run>) = match event {
         Event::Answered {
             result: Ok(Reply::Claimed(claimed)),
             ..
         } => {
-            let jobs = claimed.jobs.iter();
-            jobs.filter(|job| !over(books, job.run) && may_wait(books, who, job))
-                .map(|job| job.run)
-                .collect()
+            let jobs = claimed.jobs.iter().filter(|job| !over(books, job.run));
+            let (fresh, exposed) = jobs.partition::<Vec<_>, _>(|job| may_wait(books, who, job));
+            let runs = |jobs: Vec<&ClaimedJob>| jobs.into_iter().map(|job| job.run).collect();
+            (runs(fresh), runs(exposed))
         }
-        _ => Vec::new(),
+        _ => (Vec::new(), Vec::new()),
     };
     let Some(worker) = books.worker_mut(who).filter(|worker| worker.is_up(who)) else {
         return Ok(());
@@ -190,6 +193,7 @@ pub(super) fn event(books: &mut Books, event: &Event<'_>) -> Verdict {
         Event::Started { job, .. } => {
             exceeded(worker, job.run)?;
             worker.ahead.ready.remove(&job.run);
+            worker.ahead.exposed.remove(&job.run);
         }
         Event::Ended { run, .. } => worker.ahead.ended(*run, now_us),
         Event::Sent { call, command } if call.is_of_engine() => match command {
@@ -203,6 +207,7 @@ pub(super) fn event(books: &mut Books, event: &Event<'_>) -> Verdict {
             Command::Finish(finishes) => {
                 for Finish { run, .. } in finishes {
                     worker.ahead.ready.remove(run);
+                    worker.ahead.exposed.remove(run);
                 }
             }
             _ => {}
@@ -210,7 +215,11 @@ pub(super) fn event(books: &mut Books, event: &Event<'_>) -> Verdict {
         Event::Answered {
             call,
             result: Ok(Reply::Claimed(claimed)),
-        } if call.is_of_engine() => answered(worker, claimed, &fresh, now_us),
+        } if call.is_of_engine() => {
+            let exposed = exposed.into_iter().map(|run| (run, now_us));
+            worker.ahead.exposed.extend(exposed);
+            answered(worker, claimed, &fresh, now_us);
+        }
         Event::Answered {
             call,
             result: Ok(Reply::Heartbeat(written)),
@@ -317,6 +326,16 @@ fn waits(
         // Afterwards it may take more than one batch until the last is put back.
         ahead.busy_us = now_us;
         return Ok(());
+    }
+    let since = disturbed_until.max(ahead.busy_us);
+    let mut exposed = ahead.exposed.iter();
+    if let Some((run, since_us)) = exposed.find(|(_, at)| now_us > since.max(**at) + SLACK_US) {
+        let text = format!(
+            "{who} holds the job since {since_us} us, which is not to wait for a place: a crash \
+             would cost it another attempt, or its last"
+        );
+        let violation = Violation::new("capacity.exposed", text);
+        return Err(violation.of_job(job_key(run.job)).of(who));
     }
     let oldest = ahead.ready.iter().min_by_key(|(_, waits)| waits.since_us);
     let Some((run, waits)) = oldest else {

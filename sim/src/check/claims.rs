@@ -10,6 +10,7 @@ use job_engine::worker::Ended;
 use job_engine::{Command, Due, Reply};
 
 use super::books::{Books, WorkerBook};
+use super::capacity::HEARD_US;
 use super::pace::{SentClaim, error_wait_max_us};
 use super::{Verdict, Violation};
 use crate::event::{Event, Who};
@@ -191,13 +192,14 @@ pub(super) fn event(books: &mut Books, event: &Event<'_>) -> Verdict {
             for end in ending {
                 owed.owe(end.place, now_us);
             }
+            // It may hear of this before it hears of the answer.
+            owed.quick |= owed.in_flight || now_us <= owed.free_since + HEARD_US;
             if !places {
                 owed.free_since = now_us;
             }
             if gathers {
                 owed.few_since = now_us;
             }
-            owed.quick |= owed.in_flight;
         }
         _ => {}
     }

@@ -10,6 +10,7 @@ use job_engine::worker::{LaneKind, Observation};
 use job_engine::{Reply, Run};
 
 use super::books::{Books, EndedAs, RunBook, WorkerBook};
+use super::capacity::HEARD_US;
 use super::transition::{Change, Transition};
 use super::{Verdict, ensure};
 use crate::event::{Event, Who};
@@ -136,7 +137,8 @@ fn logged(books: &mut Books, who: Who, observation: &Observation) -> Verdict {
         Observation::RunLost { run, .. } => {
             let holder = books.holder(*run);
             let done = books.run(*run).is_some_and(|book| {
-                matches!(book.logged, Some(Logged::Ended(end, _)) if book.recorded == Some(end))
+                let said = matches!(book.logged, Some(Logged::Ended(end, _)) if book.recorded == Some(end));
+                said || book.ended == Some(EndedAs::Settled)
             });
             ensure!(
                 holder.is_none() && !done,
@@ -203,10 +205,15 @@ fn logged(books: &mut Books, who: Who, observation: &Observation) -> Verdict {
             );
         }
         Observation::Drained { unsettled } => {
-            let at_work = books.worker(who).map_or(0, WorkerBook::at_work);
+            let worker = books.worker(who);
+            let at_work = worker.map_or(0, WorkerBook::at_work);
             let unstarted = books.unstarted(who).len();
+            // One that stood still may stop before it takes in what came meanwhile.
+            let held_up = worker.is_some_and(|worker| {
+                books.now.true_us <= worker.held_up_until.saturating_add(HEARD_US)
+            });
             ensure!(
-                *unsettled >= at_work + unstarted,
+                held_up || *unsettled >= at_work + unstarted,
                 "logs.drained",
                 "{unsettled} runs are said to be left; {at_work} are at work, \
                  and {unstarted} never started"

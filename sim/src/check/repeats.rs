@@ -51,6 +51,14 @@ pub(super) fn event(books: &mut Books, event: &Event<'_>) -> Verdict {
 }
 
 fn sent(books: &mut Books, call: Call, command: &Command) -> Verdict {
+    if let Command::Finish(finishes) = command {
+        let is_refused = |run: &Run| books.run(*run).is_some_and(|book| book.refused);
+        let mut refused = finishes.iter().map(|finish| finish.run).filter(is_refused);
+        if let Some(run) = refused.next() {
+            let text = format!("{} sends an end again that was refused: {run:?}", call.who);
+            return Err(Violation::new("repeats.refused", text).of(call.who));
+        }
+    }
     let Some(worker) = books.worker_mut(call.who).filter(|w| w.is_up(call.who)) else {
         return Ok(());
     };

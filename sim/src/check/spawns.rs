@@ -30,6 +30,8 @@ struct Service {
     waiting: Vec<(u64, u32)>,
     /// Calls, and since when.
     commits: Vec<(u64, u64)>,
+    /// What was sent, to know it when it is sent once more.
+    tokens: BTreeSet<i64>,
 }
 
 impl Service {
@@ -131,6 +133,9 @@ fn sent(books: &mut Books, call: Call, jobs: &[NewJob]) -> Verdict {
     for job in jobs {
         let key = job_key(job.id);
         ids.insert(key);
+        if !service.tokens.insert(job.token) {
+            continue;
+        }
         let mut waiting = service.waiting.iter();
         if let Some(place) = waiting.position(|(_, waiting)| *waiting == key) {
             service.waiting.remove(place);
