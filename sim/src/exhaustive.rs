@@ -355,7 +355,11 @@ impl World {
                         engine.handle_input(now, Input::RunEnded { run, ended });
                     }
                 }
-                Action::Announce(_) | Action::Observe(_) | Action::Stopped => {}
+                Action::Observe(observation) => {
+                    let observation = &observation;
+                    self.observe(&Event::Logged { who, observation })?;
+                }
+                Action::Announce(_) | Action::Stopped => {}
             }
         }
         Ok(())

@@ -101,7 +101,10 @@ impl Worker {
 
     /// How often it looks for jobs, if it does nothing else.
     pub fn rests(&self) -> Option<Duration> {
-        self.worker.rests()
+        let rests = self.worker.rests()?;
+        // It does not know of its mistake.
+        let said = self.mistaken.as_ref();
+        Some(said.map_or(rests, |said| rests.min(said.config.poll_interval)))
     }
 
     /// Takes in what happened at `now`, or something else.

@@ -46,7 +46,7 @@ fn a_job_that_nobody_can_decode_costs_no_attempt_and_ends_when_its_time_is_over(
     let report = sim.holds(&[Point::Undecodable]);
     // After 0, 1, 2, 3, 4.5 and 6.75 seconds.
     assert_eq!(fates(&report, 0), [Fate::Failed; 6]);
-    sim.finds(Bug::UndecodableLoops, "backoff.asked");
+    sim.finds(Bug::UndecodableLoops, "logs.ended");
     sim.finds(Bug::UndecodableForEver, "attempts.undecodable");
     sim.finds(Bug::UndecodableCountsAttempt, "attempts.next");
 }

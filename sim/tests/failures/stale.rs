@@ -74,7 +74,7 @@ fn jobs_of_a_claim_that_crosses_a_shutdown_are_put_back_and_not_started() {
     let report = sim.holds(&[Point::ReleasedUnstarted]);
     assert_eq!(starts_ms(&report, 0).len(), 1);
     sim.finds(Bug::DrainStillStarts, "shutdown.starts");
-    sim.finds(Bug::LateClaimNotReleased, "shutdown.left");
+    sim.finds(Bug::LateClaimNotReleased, "logs.drained");
     sim.finds(Bug::StopForgetsClaim, "shutdown.in_flight");
 }
 
