@@ -4,14 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use job_engine::limits::BATCH_LEN_MAX;
-use job_engine::store::{Claimed, ClaimedJob, Finish, Written};
-use job_engine::{Command, Reply, Run};
+use job_engine::store::{Claimed, ClaimedJob, Finish, Outcome, Written};
+use job_engine::{Command, Reply, Run, StoreError};
 
 use super::books::{Books, WorkerBook};
 use super::pace::SentClaim;
 use super::{Verdict, Violation};
 use crate::event::{Event, Who};
-use crate::scenario::{job_key, type_place};
+use crate::scenario::{RetrySpec, job_key, type_place};
 
 /// How late something may be, in microseconds.
 const SLACK_US: u64 = 150_000;
@@ -62,6 +62,10 @@ pub(super) struct Ahead {
     /// The jobs that may not wait for a place, until they are started or put back, and since
     /// when, true time.
     exposed: BTreeMap<Run, u64>,
+    /// Whether it has put back any since that answer, and then claims less ahead.
+    put_back: bool,
+    /// Whether a claim ever took too long, and later ones may ask for less.
+    cut_short: bool,
 }
 
 /// A job that waits for a place, true time.
@@ -94,6 +98,19 @@ impl Ahead {
         max.min(2 * BATCH_LEN_MAX as u32).max(before)
     }
 
+    /// How many jobs beyond its places it holds after its last claim at least, if there are
+    /// as many.
+    fn min(&self) -> u32 {
+        let Some(answered_us) = self.answered_us.filter(|_| !self.put_back) else {
+            return 0;
+        };
+        let during = self.sent_us + HEARD_US..answered_us.saturating_sub(HEARD_US);
+        let during = self.ended_us.iter().filter(|at| during.contains(at));
+        let during = u32::try_from(during.count()).unwrap_or(u32::MAX);
+        let min = during.saturating_mul(AHEAD_FACTOR);
+        min.min(2 * BATCH_LEN_MAX as u32)
+    }
+
     fn claim_sent(&mut self, now_us: u64, jobs_max: u32, repeat: bool) {
         self.repeated = repeat;
         self.clock_set = false;
@@ -123,6 +140,7 @@ impl Ahead {
 
     fn claim_answered(&mut self, now_us: u64, executing: &BTreeSet<Run>, lease_us: u64) {
         self.answered_us = Some(now_us);
+        self.put_back = false;
         self.left = executing.clone();
         let ready = self.ready.iter();
         let ready = ready.filter(|(_, waits)| now_us < waits.held_us);
@@ -186,6 +204,14 @@ pub(super) fn event(books: &mut Books, event: &Event<'_>) -> Verdict {
         }
         _ => (Vec::new(), Vec::new()),
     };
+    let claims = matches!(
+        event,
+        Event::Sent {
+            command: Command::Claim(_),
+            ..
+        }
+    );
+    let fragile = claims && runs_fragile(books, who);
     let Some(worker) = books.worker_mut(who).filter(|worker| worker.is_up(who)) else {
         return Ok(());
     };
@@ -199,13 +225,14 @@ pub(super) fn event(books: &mut Books, event: &Event<'_>) -> Verdict {
         Event::Sent { call, command } if call.is_of_engine() => match command {
             Command::Claim(claim) => {
                 if !claim.repeat {
-                    asked(worker, command, now_us)?;
+                    asked(worker, command, fragile, now_us)?;
                 }
                 let jobs_max = worker.knobs.jobs_max;
                 worker.ahead.claim_sent(now_us, jobs_max, claim.repeat);
             }
             Command::Finish(finishes) => {
-                for Finish { run, .. } in finishes {
+                for Finish { run, outcome } in finishes {
+                    worker.ahead.put_back |= matches!(outcome, Outcome::Released);
                     worker.ahead.ready.remove(run);
                     worker.ahead.exposed.remove(run);
                 }
@@ -231,6 +258,10 @@ pub(super) fn event(books: &mut Books, event: &Event<'_>) -> Verdict {
                 }
             }
         }
+        Event::Answered {
+            call,
+            result: Err(StoreError::Unknown(_)),
+        } if worker.pace.is_claim(call.op) => worker.ahead.cut_short = true,
         Event::ShutdownAsked { .. } => worker.ahead.ready.clear(),
         _ => {}
     }
@@ -240,11 +271,25 @@ pub(super) fn event(books: &mut Books, event: &Event<'_>) -> Verdict {
 /// A crash that is not its own costs a job one attempt at most, and not its last.
 fn may_wait(books: &Books, who: Who, job: &ClaimedJob) -> bool {
     let of_type = &books.scenario.types[type_place(&job.job_type) as usize];
-    books.worker(who).is_some_and(|worker| {
-        let retry = of_type.retry(worker.knobs.edition);
-        let one_crash = [retry.attempts_max, retry.crashes_max].contains(&Some(1));
-        job.attempt <= 1 && !one_crash
+    books
+        .worker(who)
+        .is_some_and(|worker| job.attempt <= 1 && !one_crash(of_type.retry(worker.knobs.edition)))
+}
+
+/// Whether one crash ends the jobs of one of its types.
+fn runs_fragile(books: &Books, who: Who) -> bool {
+    let Some(worker) = books.worker(who) else {
+        return false;
+    };
+    let mut types = books.scenario.types.iter().enumerate();
+    types.any(|(place, of_type)| {
+        worker.knobs.knows(place as u32) && one_crash(of_type.retry(worker.knobs.edition))
     })
+}
+
+/// Whether one crash ends the jobs of a type.
+fn one_crash(retry: &RetrySpec) -> bool {
+    [retry.attempts_max, retry.crashes_max].contains(&Some(1))
 }
 
 fn exceeded(worker: &WorkerBook, run: Run) -> Verdict {
@@ -258,8 +303,24 @@ fn exceeded(worker: &WorkerBook, run: Run) -> Verdict {
     Err(violation.of_job(job_key(run.job)).of(who))
 }
 
-fn asked(worker: &WorkerBook, command: &Command, now_us: u64) -> Verdict {
+/// `fragile`: for some of its types it claims for places only.
+fn asked(worker: &WorkerBook, command: &Command, fragile: bool, now_us: u64) -> Verdict {
     let wanted: u32 = Books::quotas(command).map(|(_, jobs_max)| jobs_max).sum();
+    let ahead = &worker.ahead;
+    let at_work = worker.at_work() + ahead.ready.len() + ahead.exposed.len();
+    let min = if fragile || worker.pace.is_recording() {
+        0
+    } else {
+        ahead.min()
+    };
+    let free = ((worker.knobs.jobs_max + min) as usize).saturating_sub(at_work);
+    if (wanted as usize) < free.min(BATCH_LEN_MAX) && !ahead.cut_short {
+        let text = format!(
+            "{} asks for {wanted} jobs; it has {at_work} at most, and use for {free} more",
+            worker.who()
+        );
+        return Err(Violation::new("capacity.unasked", text).of(worker.who()));
+    }
     let held = worker.executing.len() + worker.ahead.held(now_us);
     let held_max = (worker.knobs.jobs_max + worker.ahead.max()) as usize;
     let room = held_max.saturating_sub(held);

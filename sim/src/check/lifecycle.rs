@@ -105,7 +105,45 @@ fn history(change: &Transition<'_>, before: Seen, after: Seen) -> Verdict {
             "the history says {last:?} of a run {} that ended by {end:?}",
             before.fence
         );
+        // A store writes its number, and reads it back.
+        ensure!(
+            RunEnd::from_code(end.code()) == Some(end),
+            "lifecycle.history",
+            "{end:?} is written as {}, which is read as {:?}",
+            end.code(),
+            RunEnd::from_code(end.code())
+        );
+        let outcome = match change.change {
+            Change::Finish(finish, _) => Some(&finish.outcome),
+            _ => None,
+        };
+        let failed = matches!(
+            outcome,
+            Some(Outcome::Retried { .. } | Outcome::Errored { .. })
+        );
+        let says_why = last.is_some_and(|run| run.error.is_some());
+        ensure!(
+            end.is_failure() == failed && (says_why || !failed),
+            "lifecycle.history",
+            "{end:?} after {outcome:?} is a failure: {}; it has an error: {says_why}",
+            end.is_failure()
+        );
+        ensure!(
+            end.is_final() == row.live.is_none(),
+            "lifecycle.history",
+            "{end:?} is final: {}; of the job goes on: {:?}",
+            end.is_final(),
+            row.live
+        );
     }
+    ensure!(
+        after.state.is_final() == row.live.is_none(),
+        "lifecycle.history",
+        "{:?} is final: {}; of the job goes on: {:?}",
+        after.state,
+        after.state.is_final(),
+        row.live
+    );
     ensure!(
         row.fold() == Some(after.state),
         "lifecycle.history",

@@ -227,7 +227,7 @@ fn logged(books: &mut Books, who: Who, observation: &Observation) -> Verdict {
 impl WorkerBook {
     /// So many runners are at work, as far as the worker knows: operators are told as soon as
     /// it does.
-    fn at_work(&self) -> usize {
+    pub(super) fn at_work(&self) -> usize {
         self.executing.len() + self.unsaid.ends.len()
     }
 

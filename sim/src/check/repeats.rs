@@ -1,9 +1,13 @@
 //! What may not have happened is sent again: a claim under its own number, the
 //! ends of runs until they are recorded.
 
+use std::collections::BTreeSet;
+
+use job_engine::limits::BATCH_LEN_MAX;
+use job_engine::worker::Observation;
 use job_engine::{ClaimId, Command, Reply, Run, StoreError};
 
-use super::books::Books;
+use super::books::{Books, EndedAs, RunBook};
 use super::{Verdict, Violation, ensure};
 use crate::event::{Call, Event};
 
@@ -13,6 +17,8 @@ enum FinishOwed {
     #[default]
     None,
     /// It was refused as a whole: they follow one by one.
+    Alone,
+    /// It took too long: they follow in parts.
     First,
     All,
 }
@@ -24,7 +30,17 @@ pub(super) struct Repeats {
     finish: Vec<Run>,
     finish_op: u64,
     claim_unknown: bool,
+    /// Whether its last answer did not come in time.
+    claim_timed_out: bool,
+    /// How many jobs the last claim asked for, and whether it was a repeat.
+    asked: Option<(u32, bool)>,
     finish_owed: FinishOwed,
+    /// The ends of which operators were told, and that were not sent to be recorded.
+    unsent: BTreeSet<Run>,
+    /// So many of the next batches are a single end, since they were refused together.
+    alone: usize,
+    /// Whether a batch ever took too long, and later ones may be shorter.
+    cut_short: bool,
 }
 
 impl Repeats {
@@ -46,6 +62,17 @@ pub(super) fn event(books: &mut Books, event: &Event<'_>) -> Verdict {
             answered(books, *call, result);
             Ok(())
         }
+        Event::Logged {
+            who,
+            observation: Observation::RunEnded { run, .. },
+        } => {
+            let settled = |book: &RunBook| book.ended == Some(EndedAs::Settled);
+            let settled = books.run(*run).is_some_and(settled);
+            if let Some(worker) = books.worker_mut(*who).filter(|_| !settled) {
+                worker.repeats.unsent.insert(*run);
+            }
+            Ok(())
+        }
         _ => Ok(()),
     }
 }
@@ -59,12 +86,38 @@ fn sent(books: &mut Books, call: Call, command: &Command) -> Verdict {
             return Err(Violation::new("repeats.refused", text).of(call.who));
         }
     }
+    let is_sent = |run: &Run| books.run(*run).is_some_and(|book| book.concluded);
+    let again = match command {
+        Command::Finish(finishes) => finishes.iter().any(|finish| is_sent(&finish.run)),
+        _ => false,
+    };
     let Some(worker) = books.worker_mut(call.who).filter(|w| w.is_up(call.who)) else {
         return Ok(());
     };
     let repeats = &mut worker.repeats;
     match command {
         Command::Claim(claim) => {
+            let asked: u32 = claim.quotas.iter().map(|quota| quota.jobs_max).sum();
+            let before = repeats.asked.replace((asked, claim.repeat));
+            let least = claim.quotas.iter().map(|quota| quota.jobs_max).min();
+            if let Some((before, again)) = before
+                && claim.repeat
+                && worker.shutdown_us.is_none()
+            {
+                // One repeat may be that of a reply that was lost.
+                let most = if again && repeats.claim_timed_out {
+                    (before / 2).max(1)
+                } else {
+                    before
+                };
+                if asked > most || least.is_none_or(|least| least == 0) {
+                    let text = format!(
+                        "{} claims {:?} again, which is to be {most} jobs at most, and some",
+                        call.who, claim.quotas
+                    );
+                    return Err(Violation::new("repeats.shrinks", text).of(call.who));
+                }
+            }
             let lost = repeats.claim.replace(claim.id);
             if repeats.claim_unknown
                 && let Some(lost) = lost
@@ -85,6 +138,7 @@ fn sent(books: &mut Books, call: Call, command: &Command) -> Verdict {
             let named = |run: &Run| finishes.iter().any(|finish| finish.run == *run);
             let sent = match repeats.finish_owed {
                 FinishOwed::None => true,
+                FinishOwed::Alone => finishes.len() == 1 && owed.iter().any(named),
                 FinishOwed::First => owed.iter().any(named),
                 FinishOwed::All => owed.iter().all(named),
             };
@@ -99,6 +153,20 @@ fn sent(books: &mut Books, call: Call, command: &Command) -> Verdict {
                 )
                 .of(call.who));
             }
+            finishes.iter().for_each(|finish| {
+                repeats.unsent.remove(&finish.run);
+            });
+            let whole = again || repeats.cut_short || finishes.len() >= BATCH_LEN_MAX;
+            if repeats.alone == 0 && !whole && !repeats.unsent.is_empty() {
+                let text = format!(
+                    "{} sends {} ends to be recorded without {:?}, which have ended as well",
+                    call.who,
+                    finishes.len(),
+                    repeats.unsent
+                );
+                return Err(Violation::new("ends.together", text).of(call.who));
+            }
+            repeats.alone = repeats.alone.saturating_sub(1);
             repeats.finish_owed = FinishOwed::None;
             repeats.finish_op = call.op;
             repeats.finish = finishes.iter().map(|finish| finish.run).collect();
@@ -113,6 +181,7 @@ fn answered(books: &mut Books, call: Call, result: &Result<Reply, StoreError>) {
         return;
     };
     if worker.pace.is_claim(call.op) {
+        worker.repeats.claim_timed_out = matches!(result, Err(StoreError::Unknown(_)));
         // One that failed for sure may be forgotten; a repeat is still one.
         match result {
             Ok(_) => worker.repeats.claim_unknown = false,
@@ -120,12 +189,17 @@ fn answered(books: &mut Books, call: Call, result: &Result<Reply, StoreError>) {
             Err(_) => {}
         }
     } else if worker.pace.is_finish(call.op) {
+        let together = worker.repeats.finish.len();
+        match result {
+            Err(StoreError::Rejected(_)) if together > 1 => worker.repeats.alone = together,
+            Err(StoreError::Unknown(_)) => worker.repeats.cut_short = true,
+            _ => {}
+        }
         worker.repeats.finish_owed = match result {
             Ok(_) => FinishOwed::None,
             // Alone, it is given up.
-            Err(StoreError::Rejected(_)) if worker.repeats.finish.len() > 1 => FinishOwed::First,
+            Err(StoreError::Rejected(_)) if worker.repeats.finish.len() > 1 => FinishOwed::Alone,
             Err(StoreError::Rejected(_)) => FinishOwed::None,
-            // What took too long is sent again in parts.
             Err(StoreError::Unknown(_)) => FinishOwed::First,
             Err(_) => FinishOwed::All,
         };

@@ -163,5 +163,5 @@ fn a_claim_that_brings_too_much_asks_for_less() {
         sim = sim.job(85_000, &[]);
     }
     sim.holds(&[Point::ClaimLeftSome]);
-    sim.finds(Bug::ClaimNeverShrinks, "liveness.futile");
+    sim.finds(Bug::ClaimNeverShrinks, "repeats.shrinks");
 }
