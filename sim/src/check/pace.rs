@@ -267,9 +267,9 @@ fn hammers(worker: &WorkerBook, lane: usize, one: LanePace, now_us: u64) -> Verd
     if lane == HEARTBEAT {
         wait_us = wait_us.min(worker.knobs.lease_ms.max(40) * 1_000 / 8);
     }
-    // Its clock may be fast.
     let told_us = one.again_us.saturating_sub(one.failed_us);
     let wait_us = wait_us.max(told_us);
+    // Its clock may be fast.
     let wait_us = wait_us - wait_us / 100;
     let waited_us = now_us - one.failed_us;
     if waited_us >= wait_us {
