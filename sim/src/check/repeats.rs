@@ -4,11 +4,12 @@
 use std::collections::BTreeSet;
 
 use job_engine::limits::BATCH_LEN_MAX;
+use job_engine::store::{Claim, Finish};
 use job_engine::worker::Observation;
 use job_engine::{ClaimId, Command, Reply, Run, StoreError};
 
 use super::books::{Books, EndedAs, RunBook};
-use super::{Verdict, Violation, ensure};
+use super::{Verdict, ensure};
 use crate::event::{Call, Event};
 
 /// Which ends of the last batch have to be sent again at once.
@@ -78,101 +79,92 @@ pub(super) fn event(books: &mut Books, event: &Event<'_>) -> Verdict {
 }
 
 fn sent(books: &mut Books, call: Call, command: &Command) -> Verdict {
-    if let Command::Finish(finishes) = command {
-        let is_refused = |run: &Run| books.run(*run).is_some_and(|book| book.refused);
-        let mut refused = finishes.iter().map(|finish| finish.run).filter(is_refused);
-        if let Some(run) = refused.next() {
-            let text = format!("{} sends an end again that was refused: {run:?}", call.who);
-            return Err(Violation::new("repeats.refused", text).of(call.who));
+    match command {
+        Command::Claim(claim) => {
+            let worker = books.worker_mut(call.who).filter(|w| w.is_up(call.who));
+            let Some(worker) = worker else { return Ok(()) };
+            let draining = worker.shutdown_us.is_some();
+            claim_sent(&mut worker.repeats, claim, draining)
         }
+        Command::Finish(finishes) => finish_sent(books, call, finishes),
+        _ => Ok(()),
     }
-    let is_sent = |run: &Run| books.run(*run).is_some_and(|book| book.concluded);
-    let again = match command {
-        Command::Finish(finishes) => finishes.iter().any(|finish| is_sent(&finish.run)),
-        _ => false,
-    };
+    .map_err(|violation| violation.of(call.who))
+}
+
+fn claim_sent(repeats: &mut Repeats, claim: &Claim, draining: bool) -> Verdict {
+    let asked: u32 = claim.quotas.iter().map(|quota| quota.jobs_max).sum();
+    let least = claim.quotas.iter().map(|quota| quota.jobs_max).min();
+    let before = repeats.asked.replace((asked, claim.repeat));
+    if let Some((before, again)) = before.filter(|_| claim.repeat && !draining) {
+        // One repeat may be that of a reply that was lost.
+        let most = if again && repeats.claim_timed_out {
+            (before / 2).max(1)
+        } else {
+            before
+        };
+        ensure!(
+            asked <= most && least.is_some_and(|least| least > 0),
+            "repeats.shrinks",
+            "a claim is repeated for {:?}, which is to be {most} jobs at most, and some",
+            claim.quotas
+        );
+    }
+    let lost = repeats.claim.replace(claim.id);
+    let lost = lost.filter(|lost| repeats.claim_unknown && (claim.id != *lost || !claim.repeat));
+    ensure!(
+        lost.is_none(),
+        "repeats.claim",
+        "nobody knows what claim {lost:?} took, and claim {} is sent instead",
+        claim.id.seq
+    );
+    Ok(())
+}
+
+fn finish_sent(books: &mut Books, call: Call, finishes: &[Finish]) -> Verdict {
+    let mut again = false;
+    for Finish { run, .. } in finishes {
+        let book = books.run(*run);
+        ensure!(
+            !book.is_some_and(|book| book.refused),
+            "repeats.refused",
+            "an end is sent again that was refused: {run:?}"
+        );
+        again |= book.is_some_and(|book| book.concluded);
+    }
     let Some(worker) = books.worker_mut(call.who).filter(|w| w.is_up(call.who)) else {
         return Ok(());
     };
     let repeats = &mut worker.repeats;
-    match command {
-        Command::Claim(claim) => {
-            let asked: u32 = claim.quotas.iter().map(|quota| quota.jobs_max).sum();
-            let before = repeats.asked.replace((asked, claim.repeat));
-            let least = claim.quotas.iter().map(|quota| quota.jobs_max).min();
-            if let Some((before, again)) = before
-                && claim.repeat
-                && worker.shutdown_us.is_none()
-            {
-                // One repeat may be that of a reply that was lost.
-                let most = if again && repeats.claim_timed_out {
-                    (before / 2).max(1)
-                } else {
-                    before
-                };
-                if asked > most || least.is_none_or(|least| least == 0) {
-                    let text = format!(
-                        "{} claims {:?} again, which is to be {most} jobs at most, and some",
-                        call.who, claim.quotas
-                    );
-                    return Err(Violation::new("repeats.shrinks", text).of(call.who));
-                }
-            }
-            let lost = repeats.claim.replace(claim.id);
-            if repeats.claim_unknown
-                && let Some(lost) = lost
-                && (claim.id != lost || !claim.repeat)
-            {
-                return Err(Violation::new(
-                    "repeats.claim",
-                    format!(
-                        "{} does not know what claim {} took, and sends claim {} instead",
-                        call.who, lost.seq, claim.id.seq
-                    ),
-                )
-                .of(call.who));
-            }
-        }
-        Command::Finish(finishes) => {
-            let owed = std::mem::take(&mut repeats.finish);
-            let named = |run: &Run| finishes.iter().any(|finish| finish.run == *run);
-            let sent = match repeats.finish_owed {
-                FinishOwed::None => true,
-                FinishOwed::Alone => finishes.len() == 1 && owed.iter().any(named),
-                FinishOwed::First => owed.iter().any(named),
-                FinishOwed::All => owed.iter().all(named),
-            };
-            if !sent {
-                return Err(Violation::new(
-                    "repeats.finish",
-                    format!(
-                        "{} does not know that the ends of {owed:?} are recorded, \
-                         and sends others instead",
-                        call.who
-                    ),
-                )
-                .of(call.who));
-            }
-            finishes.iter().for_each(|finish| {
-                repeats.unsent.remove(&finish.run);
-            });
-            let whole = again || repeats.cut_short || finishes.len() >= BATCH_LEN_MAX;
-            if repeats.alone == 0 && !whole && !repeats.unsent.is_empty() {
-                let text = format!(
-                    "{} sends {} ends to be recorded without {:?}, which have ended as well",
-                    call.who,
-                    finishes.len(),
-                    repeats.unsent
-                );
-                return Err(Violation::new("ends.together", text).of(call.who));
-            }
-            repeats.alone = repeats.alone.saturating_sub(1);
-            repeats.finish_owed = FinishOwed::None;
-            repeats.finish_op = call.op;
-            repeats.finish = finishes.iter().map(|finish| finish.run).collect();
-        }
-        _ => {}
+    let owed = std::mem::take(&mut repeats.finish);
+    let named = |run: &Run| finishes.iter().any(|finish| finish.run == *run);
+    let sent = match repeats.finish_owed {
+        FinishOwed::None => true,
+        FinishOwed::Alone => finishes.len() == 1 && owed.iter().any(named),
+        FinishOwed::First => owed.iter().any(named),
+        FinishOwed::All => owed.iter().all(named),
+    };
+    ensure!(
+        sent,
+        "repeats.finish",
+        "nobody knows that the ends of {owed:?} are recorded, and others are sent instead"
+    );
+    for finish in finishes {
+        repeats.unsent.remove(&finish.run);
     }
+    let may_be_few =
+        again || repeats.alone > 0 || repeats.cut_short || finishes.len() >= BATCH_LEN_MAX;
+    ensure!(
+        may_be_few || repeats.unsent.is_empty(),
+        "ends.together",
+        "{} ends are sent to be recorded without {:?}, which have ended as well",
+        finishes.len(),
+        repeats.unsent
+    );
+    repeats.alone = repeats.alone.saturating_sub(1);
+    repeats.finish_owed = FinishOwed::None;
+    repeats.finish_op = call.op;
+    repeats.finish = finishes.iter().map(|finish| finish.run).collect();
     Ok(())
 }
 
