@@ -3,8 +3,10 @@
 mod batches;
 mod bench;
 mod claims;
+mod leases;
 mod put_back;
 mod ready;
+mod shutdown;
 
 use bench::*;
 
@@ -304,104 +306,6 @@ fn the_time_that_a_claim_takes_does_not_count_as_a_healthy_run() {
 }
 
 #[test]
-fn a_run_keeps_its_lease_for_as_long_as_it_takes() {
-    let mut bench = Bench::new();
-    let job = bench.spawn(1, Due::Now);
-    bench.pass(LEASE * 20);
-    assert_eq!(bench.started.len(), 1);
-    let lease = bench.job(job).live.as_ref().unwrap().lease.unwrap();
-    assert!(lease.expires_at > bench.now);
-    assert_eq!(bench.stops, []);
-}
-
-#[test]
-fn more_runs_than_a_batch_are_renewed_in_turn() {
-    let mut bench = Bench::with(|config| {
-        config.jobs_max = 1_000;
-        config.jobs_min = 1_000;
-    });
-    bench.spawn_many(1..=2_000);
-    bench.pass(Duration::ZERO);
-    // The ends of the first thousand cannot be recorded, so that the leases of
-    // twice as many runs as a heartbeat can name have to be kept.
-    bench.refused = Some(StoreError::Failed("away".into()));
-    for n in 0..1_000 {
-        let run = bench.started[n].run;
-        bench.end(run, Ended::Completed);
-    }
-    assert_eq!(bench.started.len(), 2_000);
-    bench.pass(LEASE * 4);
-    assert_eq!(bench.stops, [], "every lease was renewed in time");
-}
-
-#[test]
-fn a_runner_is_told_and_then_aborted_when_its_lease_is_lost() {
-    let mut bench = Bench::new();
-    let job = bench.spawn(1, Due::Now);
-    bench.pass(Duration::ZERO);
-    let run = bench.started[0].run;
-    // Another worker takes the job back, and this one hears of it at its next
-    // heartbeat.
-    let reclaim = Command::Reclaim(Reclaim {
-        policies: bench
-            .worker
-            .config
-            .types
-            .iter()
-            .map(TypeConfig::policy)
-            .collect(),
-        jobs_max: 10,
-    });
-    let later = bench.now.saturating_add(LEASE);
-    bench.model.apply(later, &reclaim).unwrap();
-    bench.pass(LEASE / 3);
-    assert_eq!(bench.stops, [(run, StopReason::LeaseLost)]);
-    bench.pass(secs(5));
-    assert_eq!(bench.aborts, [run]);
-    bench.end(run, Ended::Aborted);
-    assert_eq!(bench.ends(job)[0], RunEnd::Lost);
-    let lost = |seen: &Observation| matches!(seen, Observation::RunLost { .. });
-    assert!(bench.seen.iter().any(lost));
-}
-
-#[test]
-fn a_runner_is_told_when_its_lease_could_not_be_renewed() {
-    let mut bench = Bench::new();
-    bench.spawn(1, Due::Now);
-    bench.pass(Duration::ZERO);
-    bench.connected = false;
-    bench.pass(LEASE - Duration::from_micros(1));
-    assert_eq!(bench.stops, []);
-    bench.pass(Duration::from_micros(1));
-    let run = bench.started[0].run;
-    assert_eq!(bench.stops, [(run, StopReason::LeaseLost)]);
-    assert_eq!(bench.aborts, [], "the lease may be good still");
-}
-
-#[test]
-fn a_lost_job_is_taken_back_and_run_again_at_the_next_attempt() {
-    let mut bench = Bench::new();
-    let job = bench.spawn(1, Due::Now);
-    bench.model.apply(bench.now, &stolen_claim()).unwrap();
-    bench.pass(LEASE * 2);
-    assert_eq!(bench.ends(job), [RunEnd::Lost]);
-    assert_eq!(bench.started[0].attempt, 2);
-    assert_eq!(bench.started[0].run.fence, Fence(2));
-}
-
-#[test]
-fn a_lost_job_is_found_within_one_and_a_half_times_its_lease() {
-    for seed in 0..200 {
-        let mut bench = Bench::new();
-        bench.worker.entropy = Entropy::from_seed([seed; 32]);
-        let job = bench.spawn(1, Due::Now);
-        bench.model.apply(bench.now, &stolen_claim()).unwrap();
-        bench.pass(LEASE * 3 / 2);
-        assert_eq!(bench.ends(job), [RunEnd::Lost], "seed {seed}");
-    }
-}
-
-#[test]
 fn store_errors_are_retried_ever_more_slowly() {
     let mut bench = Bench::new();
     bench.connected = false;
@@ -459,103 +363,6 @@ fn one_end_that_is_refused_does_not_keep_the_others_from_being_recorded() {
 }
 
 #[test]
-fn an_idle_worker_stops_at_once() {
-    let mut bench = Bench::new();
-    bench.pass(secs(1));
-    bench.input(Input::ShutdownRequested);
-    assert!(bench.stopped);
-    assert_eq!(bench.worker.poll_timeout(), None);
-}
-
-#[test]
-fn a_shutdown_waits_for_the_runners_and_claims_nothing_more() {
-    let mut bench = Bench::new();
-    let job = bench.spawn(1, Due::Now);
-    bench.pass(Duration::ZERO);
-    bench.input(Input::ShutdownRequested);
-    let run = bench.started[0].run;
-    assert_eq!(bench.stops, [(run, StopReason::Shutdown)]);
-    bench.spawn(2, Due::Now);
-    bench.input(Input::Woken(TYPE));
-    assert!(!bench.stopped);
-    bench.end(run, Ended::Completed);
-    assert!(bench.stopped);
-    assert_eq!(bench.job(job).state(), State::Completed);
-    assert_eq!(bench.started.len(), 1);
-}
-
-#[test]
-fn what_outlives_the_shutdown_timeout_is_aborted_and_put_back() {
-    let mut bench = Bench::new();
-    let job = bench.spawn(1, Due::Now);
-    bench.pass(Duration::ZERO);
-    bench.input(Input::ShutdownRequested);
-    bench.pass(secs(5));
-    let run = bench.started[0].run;
-    assert_eq!(bench.aborts, [run]);
-    assert!(!bench.stopped, "the runner has not ended yet");
-    bench.end(run, Ended::Aborted);
-    assert!(bench.stopped);
-    assert_eq!(bench.ends(job), [RunEnd::Interrupted]);
-    let live = bench.job(job).live.as_ref().unwrap();
-    assert_eq!((live.attempt, live.due_at), (1, bench.now));
-}
-
-#[test]
-fn jobs_of_a_claim_that_arrives_during_a_shutdown_are_put_back_unstarted() {
-    let mut bench = Bench::new();
-    let job = bench.spawn(1, Due::Now);
-    bench.connected = false;
-    bench.pass(Duration::ZERO);
-    bench.input(Input::ShutdownRequested);
-    assert!(!bench.stopped);
-    bench.connected = true;
-    bench.answer();
-    assert!(bench.stopped);
-    assert_eq!(bench.started.len(), 0);
-    assert_eq!(bench.ends(job), [RunEnd::Released]);
-}
-
-#[test]
-fn a_claim_lost_before_a_shutdown_is_recovered_in_it() {
-    let mut bench = Bench::new();
-    let job = bench.spawn(1, Due::Now);
-    bench.connected = false;
-    bench.pass(Duration::ZERO);
-    bench.fail(true, unknown());
-    bench.connected = true;
-    bench.input(Input::ShutdownRequested);
-    assert!(bench.stopped);
-    assert_eq!(bench.ends(job), [RunEnd::Released]);
-}
-
-#[test]
-fn a_shutdown_ends_even_if_nothing_answers_any_more() {
-    let mut bench = Bench::new();
-    bench.spawn(1, Due::Now);
-    bench.pass(Duration::ZERO);
-    bench.connected = false;
-    bench.input(Input::ShutdownRequested);
-    bench.pass(secs(5) + SETTLE_TIMEOUT);
-    assert!(bench.stopped);
-    assert_eq!(
-        bench.seen.last(),
-        Some(&Observation::Drained { unsettled: 1 })
-    );
-}
-
-#[test]
-fn heartbeats_go_on_while_a_shutdown_drains() {
-    let mut bench = Bench::with(|config| config.shutdown_timeout = LEASE * 10);
-    let job = bench.spawn(1, Due::Now);
-    bench.pass(Duration::ZERO);
-    bench.input(Input::ShutdownRequested);
-    bench.pass(LEASE * 5);
-    let lease = bench.job(job).live.as_ref().unwrap().lease.unwrap();
-    assert!(lease.expires_at > bench.now);
-}
-
-#[test]
 fn the_poll_interval_follows_whether_announcements_arrive() {
     let mut bench = Bench::new();
     bench.pass(secs(1));
@@ -600,9 +407,7 @@ fn an_end_that_a_reply_leaves_out_is_sent_again() {
     bench.pass(Duration::ZERO);
     bench.connected = false;
     bench.end(bench.started[0].run, Ended::Completed);
-    let ends = |(_, command): &(OpId, Command)| matches!(command, Command::Finish(_));
-    let place = bench.wire.iter().position(ends).expect("the end was sent");
-    let (op, _) = bench.wire.remove(place).expect("it is there");
+    let op = bench.take(|command| matches!(command, Command::Finish(_)));
     bench.connected = true;
     bench.input(Input::Replied {
         op,
@@ -711,66 +516,4 @@ fn a_job_that_was_rescheduled_in_its_transaction_runs_again_when_it_is_due() {
     bench.end(run, Ended::Settled(RunEnd::Rescheduled));
     bench.pass(secs(3));
     assert_eq!(bench.started.len(), 2);
-}
-
-/// A store may answer for fewer runs than it was asked for.
-#[test]
-fn a_heartbeat_that_is_answered_in_part_counts_as_failed_and_is_sent_again_in_time() {
-    let mut bench = Bench::new();
-    bench.spawn(1, Due::Now);
-    bench.pass(Duration::ZERO);
-    bench.connected = false;
-    let mut waits = Vec::new();
-    while waits.len() < 12 {
-        bench.pass(Duration::from_millis(100));
-        while let Some((op, command)) = bench.wire.pop_front() {
-            let result = match command {
-                Command::Heartbeat(_) => Ok(Reply::Heartbeat(Vec::new())),
-                _ => Err(StoreError::Failed("away".into())),
-            };
-            bench.input(Input::Replied { op, result });
-            if let Some(Observation::StoreFailed {
-                lane: LaneKind::Heartbeat,
-                retry_in,
-                ..
-            }) = bench.seen.last()
-            {
-                waits.push(*retry_in);
-            }
-        }
-    }
-    assert!(waits.iter().all(|wait| *wait <= LEASE / 8), "{waits:?}");
-}
-
-#[test]
-fn a_run_that_has_ended_is_told_nothing_when_its_lease_is_lost() {
-    let mut bench = Bench::new();
-    bench.spawn(1, Due::Now);
-    bench.pass(Duration::ZERO);
-    bench.connected = false;
-    bench.pass(LEASE / 4);
-    let is_heartbeat = |(_, command): &(OpId, Command)| matches!(command, Command::Heartbeat(_));
-    let place = bench.wire.iter().position(is_heartbeat).expect("it is due");
-    let (op, _) = bench.wire.remove(place).expect("it is there");
-    bench.end(bench.started[0].run, Ended::Completed);
-    bench.input(Input::Replied {
-        op,
-        result: Ok(Reply::Heartbeat(vec![Written::Stale])),
-    });
-    bench.pass(secs(10));
-    assert_eq!((bench.stops.len(), bench.aborts.len()), (0, 0));
-}
-
-#[test]
-fn others_are_told_of_what_a_shutdown_puts_back_and_of_nothing_else() {
-    let mut bench = Bench::new();
-    bench.spawn_many(1..=2);
-    bench.pass(Duration::ZERO);
-    bench.end(bench.started[0].run, Ended::Completed);
-    bench.end(bench.started[1].run, failed("no route"));
-    bench.pass(secs(1));
-    assert_eq!(bench.announced, []);
-    bench.input(Input::ShutdownRequested);
-    bench.end(bench.started[2].run, Ended::Aborted);
-    assert_eq!(bench.announced, [BTreeSet::from([TYPE])]);
 }

@@ -249,6 +249,15 @@ impl WorkerBook {
         }
     }
 
+    /// How often it is to look for jobs now, in milliseconds.
+    pub(super) fn poll_ms(&self) -> u64 {
+        let poll_ms = match self.listening {
+            true => self.knobs.poll_ms,
+            false => self.knobs.poll_deaf_ms,
+        };
+        poll_ms.max(10)
+    }
+
     pub(super) fn is_up(&self, who: Who) -> bool {
         self.life == Life::Up && self.incarnation == who.incarnation
     }

@@ -330,12 +330,8 @@ fn overdue(worker: &WorkerBook, all_disturbed_until: u64, now_us: u64) -> Verdic
         )
         .of(worker.who()));
     }
-    let interval_ms = if worker.listening {
-        worker.knobs.poll_ms
-    } else {
-        worker.knobs.poll_deaf_ms
-    };
-    let interval_us = interval_ms.max(10) * 1_000;
+    let interval_ms = worker.poll_ms();
+    let interval_us = interval_ms * 1_000;
     let polled = since.max(owed.sent_us) + interval_us + interval_us / 500;
     if now_us > polled + SLACK_US {
         return Err(Violation::new(

@@ -18,12 +18,7 @@ pub(super) fn said(books: &Books, who: Who, rests: Option<Duration>) -> Verdict 
         || pace.waits_to_ask_again(books.now.true_us, worker.held_up_until)
         || !worker.executing.is_empty()
         || !books.unstarted(who).is_empty();
-    let period = Duration::from_millis(if worker.listening {
-        worker.knobs.poll_ms
-    } else {
-        worker.knobs.poll_deaf_ms
-    });
-    let period = period.max(Duration::from_millis(10));
+    let period = Duration::from_millis(worker.poll_ms());
     match rests {
         Some(rests) => ensure!(
             !busy && rests == period,

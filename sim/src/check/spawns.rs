@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use job_engine::Command;
+use job_engine::limits::BATCH_LEN_MAX;
 use job_engine::store::{NewJob, Spawned};
 
 use super::books::Books;
@@ -16,8 +17,6 @@ use crate::scenario::{Knobs, job_id, job_key};
 const COMMITS_MAX: usize = 2;
 /// After so long without an answer spawns go their own ways, in microseconds.
 const COMMIT_US: u64 = 5_000_000;
-/// So many jobs share a commit at most.
-const JOBS_MAX: usize = 1_000;
 
 /// The spawns that wait for a commit that they can share, and the commits, by process and
 /// whether that runs jobs of their types: it has a service for each.
@@ -155,7 +154,7 @@ fn sent(books: &mut Books, call: Call, jobs: &[NewJob]) -> Verdict {
         let text = format!("{} has {commits} commits of spawns under way", call.who);
         return Err(Violation::new("spawns.together", text).of(call.who));
     }
-    if let Some((_, key)) = left.filter(|_| jobs.len() < JOBS_MAX) {
+    if let Some((_, key)) = left.filter(|_| jobs.len() < BATCH_LEN_MAX) {
         let text = format!(
             "{} sends {} spawns without one that waits",
             call.who,

@@ -154,6 +154,13 @@ impl Bench {
         });
     }
 
+    /// Takes the first such command off the wire. It is for the test to answer.
+    pub(super) fn take(&mut self, is: impl Fn(&Command) -> bool) -> OpId {
+        let place = self.wire.iter().position(|(_, command)| is(command));
+        let taken = place.and_then(|place| self.wire.remove(place));
+        taken.expect("such a command was sent").0
+    }
+
     /// Lets time pass, with the timer fired whenever it is due.
     pub(super) fn pass(&mut self, duration: Duration) {
         let until = self.now.saturating_add(duration);
