@@ -9,7 +9,10 @@
 # server anyway, and until then nothing differs but the speed.
 # shellcheck disable=SC2034 # tests/server.sh uses it
 server_settings='fsync = off
-full_page_writes = off'
+full_page_writes = off
+max_wal_size = 256MB'
+# shellcheck disable=SC2034
+server_memory=yes
 
 command -v cargo >/dev/null || fail "there is no cargo: please install a Rust toolchain"
 # Rust links with it, and SQLite is compiled by it.
@@ -29,12 +32,9 @@ if cargo nextest --version >/dev/null 2>&1; then
     run_tests() { run cargo nextest run "$@"; }
     with_profile=--cargo-profile
     not_docs=()
-    # Its own tests are built with optimizations, and run apart.
-    not_simulator=(-E 'not (package(job-sim) & kind(lib))')
 else
     test_runner="cargo test"
     run_tests() { run cargo test "$@"; }
     with_profile=--profile
     not_docs=(--lib --bins --tests --examples)
-    not_simulator=()
 fi

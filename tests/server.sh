@@ -5,6 +5,8 @@
 # These are set, the first before it is sourced, the second before a server is provided:
 #   name             what the script calls itself in what it prints
 #   server_settings  lines for the server's postgresql.conf
+#   server_memory    yes, if the server's data may be in memory, where there is room: who
+#                    measures wants a disk
 #
 # It offers `say`, `fail`, `run` for each step, `apt_install`, `provide_server`, which
 # names the server in DATABASE_URL, `provide_pooler`, which names the pooler in
@@ -32,12 +34,14 @@ fail() {
 # --- What runs, and how it ends ---------------------------------------------
 
 # The process group of the current step, the server, the pooler, their directory and
-# user (nothing if that is the current one), and what else is to be removed.
+# user (nothing if that is the current one), the server's data, and what else is to be
+# removed.
 step=
 server=
 pooler=
 dir=
 user=
+data=
 leftovers=()
 
 # Runs a command as a process group of its own. So a signal to this script is
@@ -70,7 +74,7 @@ stop_step() {
 stop_server() {
     [[ -n $server ]] || return 0
     local postmaster
-    postmaster=$(sed -n 1p "$dir/data/postmaster.pid" 2>/dev/null) || true
+    postmaster=$(sed -n 1p "$data/postmaster.pid" 2>/dev/null) || true
     kill -QUIT "${postmaster:-$server}" 2>/dev/null || true
     wait "$server" 2>/dev/null || true
     server=
@@ -92,7 +96,7 @@ remove_servers() {
         stop_server
     fi
     if [[ -n $dir ]]; then
-        rm -rf -- "$dir"
+        rm -rf -- "$dir" ${data:+"$data"}
         dir=
     fi
 }
@@ -196,6 +200,21 @@ make_dir() {
     [[ -z $user ]] || chown -- "$user" "$dir"
 }
 
+# Makes the directory of the server's data: in memory, if it may be there and 4 GiB are
+# free. A database for each test is hundreds of files that live for a moment, and file
+# systems are slow to give out again what was freed just now.
+make_data() {
+    data=$dir/data
+    [[ ${server_memory:-} == yes ]] || return 0
+    local memory=/dev/shm kib
+    kib=$(df --output=avail -- "$memory" 2>/dev/null | sed -n 2p) || return 0
+    ((kib >= 4 * 1024 * 1024)) || return 0
+    kib=$(awk '$1 == "MemAvailable:" { print $2 }' /proc/meminfo) || return 0
+    ((kib >= 4 * 1024 * 1024)) || return 0
+    data=$(mktemp -d "$memory/job-tests.XXXXXX") || return
+    [[ -z $user ]] || chown -- "$user" "$data"
+}
+
 # Prints a port to try: below the range from which systems pick ports for connections.
 random_port() {
     echo $((20000 + RANDOM % 10000))
@@ -233,14 +252,14 @@ as_server_user() {
 make_cluster() {
     # No password: the directory belongs to one user, and below only this
     # machine is listened to.
-    if ! run as_server_user "$bin/initdb" --pgdata="$dir/data" --username=postgres \
+    if ! run as_server_user "$bin/initdb" --pgdata="$data" --username=postgres \
         --auth=trust --encoding=UTF8 --locale=C --no-sync >"$dir/initdb.log" 2>&1; then
         cat "$dir/initdb.log" >&2
         fail "could not make a cluster"
     fi
-    echo 'host all all 127.0.0.1/32 trust' >"$dir/data/pg_hba.conf"
+    echo 'host all all 127.0.0.1/32 trust' >"$data/pg_hba.conf"
     # Pools of several processes at once: hence the connections.
-    cat >>"$dir/data/postgresql.conf" <<SETTINGS
+    cat >>"$data/postgresql.conf" <<SETTINGS
 listen_addresses = '127.0.0.1'
 unix_socket_directories = '$dir'
 max_connections = 300
@@ -251,13 +270,13 @@ SETTINGS
 # Starts the server on a port, and waits until it accepts connections.
 start_server() {
     set -m
-    as_server_user "$bin/postgres" -D "$dir/data" -p "$1" </dev/null >"$dir/server.log" 2>&1 &
+    as_server_user "$bin/postgres" -D "$data" -p "$1" </dev/null >"$dir/server.log" 2>&1 &
     server=$!
     set +m
     local deadline=$((SECONDS + START_TIMEOUT)) state
     while ((SECONDS < deadline)); do
         # The server's own word, on line 8: nobody else's on the same port.
-        state=$(sed -n 8p "$dir/data/postmaster.pid" 2>/dev/null) || true
+        state=$(sed -n 8p "$data/postmaster.pid" 2>/dev/null) || true
         [[ $state != ready* ]] || return 0
         kill -0 "$server" 2>/dev/null || break
         sleep 0.1
@@ -280,7 +299,8 @@ provide_server() {
         cp -R -- "$bin/.." "$dir/programs"
         bin=$dir/programs/bin
     fi
-    say "making a cluster in $dir, with $("$bin/postgres" --version)"
+    make_data
+    say "making a cluster in $data, with $("$bin/postgres" --version)"
     make_cluster
     local port
     start_on_a_port server "the server"
