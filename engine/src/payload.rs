@@ -81,6 +81,7 @@ mod tests {
     #[test]
     fn an_error_text_is_cut_at_a_character_and_holds_no_nul() {
         assert_eq!(ErrorText::new("a\0b").as_str(), "a\u{fffd}b");
+        assert_eq!(ErrorText::new("a\0b").to_string(), "a\u{fffd}b");
         let long = "é".repeat(ERROR_LEN_MAX);
         assert_eq!(ErrorText::new(&long).as_str().len(), ERROR_LEN_MAX);
         let nuls = "\0".repeat(ERROR_LEN_MAX);

@@ -111,4 +111,9 @@ mod tests {
         let due = Due::In(Duration::from_nanos(1)).resolve(Timestamp::EPOCH);
         assert_eq!(due.as_micros(), 1);
     }
+
+    #[test]
+    fn a_time_is_shown_with_its_unit() {
+        assert_eq!(Timestamp::from_micros(-5).to_string(), "-5us");
+    }
 }

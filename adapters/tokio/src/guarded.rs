@@ -152,7 +152,10 @@ impl Drop for Leaves<'_> {
 mod tests {
     use std::panic::panic_any;
 
+    use futures_util::FutureExt;
+
     use super::*;
+    use crate::log::Log;
 
     struct Bomb;
 
@@ -188,5 +191,35 @@ mod tests {
         assert!(caught(|| Last(Bomb)).await.is_err());
         let panic = caught(|| async { panic!("in words") }).await.unwrap_err();
         assert_eq!(panic.message(), "in words");
+        assert_eq!(format!("{panic:?}"), "Panic(\"in words\")");
+    }
+
+    #[tokio::test]
+    async fn a_future_is_polled_and_dropped_in_its_span_and_nothing_else_is() {
+        struct Told;
+        impl Drop for Told {
+            fn drop(&mut self) {
+                tracing::info!("dropped");
+            }
+        }
+        let log = Log::begin();
+        let span = || GuardedSpan::new(|| tracing::info_span!("run"));
+        let waits = || async {
+            let _told = Told;
+            tracing::info!("begins");
+            tokio::task::yield_now().await;
+            tracing::info!("goes on");
+            std::future::pending::<()>().await;
+        };
+        let mut traced = Box::pin(traced(span(), waits));
+        for polled in ["begins", "goes on"] {
+            assert!((&mut traced).now_or_never().is_none());
+            tracing::info!("between");
+            let told = [format!("INFO run: {polled}"), "INFO between".to_owned()];
+            assert_eq!(log.lines(), told);
+        }
+        drop(traced);
+        tracing::info!("after");
+        assert_eq!(log.lines(), ["INFO run: dropped", "INFO after"]);
     }
 }

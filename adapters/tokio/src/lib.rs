@@ -12,6 +12,8 @@ pub mod conformance;
 mod driver;
 pub mod fault;
 pub mod guarded;
+#[cfg(test)]
+mod log;
 pub mod memory;
 pub mod observer;
 mod spawns;

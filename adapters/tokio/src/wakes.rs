@@ -79,6 +79,10 @@ mod tests {
             wakes.add(&JobType::new("b"));
         });
         assert_eq!(taken, [JobType::new("b")].into());
-        assert!(wakes.take_now().is_empty());
+        assert!(wakes.is_empty() && wakes.take_now().is_empty());
+        wakes.add(&JobType::new("c"));
+        assert!(!wakes.is_empty());
+        assert_eq!(wakes.take_now(), [JobType::new("c")].into());
+        assert!(wakes.is_empty());
     }
 }

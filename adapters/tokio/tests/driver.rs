@@ -457,16 +457,17 @@ async fn a_driver_that_panics_is_heard_of_each_time_that_somebody_asks() {
     assert_eq!(events.count(Level::ERROR), 1);
 }
 
+fn paused_runtime() -> tokio::runtime::Runtime {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_all().start_paused(true).build().unwrap()
+}
+
 #[test]
 fn a_driver_whose_runtime_is_dropped_is_heard_of() {
     for asked in [false, true] {
         let events = Events::default();
         let _guard = tracing::subscriber::set_default(events.clone());
-        let runtime = || {
-            let mut builder = tokio::runtime::Builder::new_current_thread();
-            builder.enable_all().start_paused(true).build().unwrap()
-        };
-        let first = runtime();
+        let first = paused_runtime();
         let bench = first.block_on(async {
             let bench = Bench::start(STAY, &[], &[]).await;
             bench.started.notified().await;
@@ -478,11 +479,32 @@ fn a_driver_whose_runtime_is_dropped_is_heard_of() {
         drop(first);
         let told = (events.count(Level::WARN), events.count(Level::ERROR));
         assert_eq!(told, if asked { (1, 0) } else { (0, 1) });
-        let second = runtime();
+        let second = paused_runtime();
         for _ in 0..2 {
             let shut_down = second.block_on(bench.driver.shutdown());
             assert_eq!(shut_down, Err(WorkerEnded::RuntimeDropped));
         }
+    }
+}
+
+#[test]
+fn a_driver_whose_handle_is_dropped_before_its_runtime_was_shutting_down() {
+    let events = Events::default();
+    let _guard = tracing::subscriber::set_default(events.clone());
+    let runtime = paused_runtime();
+    drop(runtime.block_on(Bench::start(STAY, &[], &[])));
+    drop(runtime);
+    assert_eq!(
+        (events.count(Level::WARN), events.count(Level::ERROR)),
+        (1, 0)
+    );
+}
+
+#[test]
+fn a_reply_is_waited_for_during_a_quarter_of_the_lease_within_limits() {
+    for (lease, limit) in [(0, 1), (4, 1), (60, 15), (120, 30), (3_600, 30)] {
+        let limit_of = job_tokio::store_timeout(Duration::from_secs(lease));
+        assert_eq!(limit_of, Duration::from_secs(limit), "{lease} s");
     }
 }
 

@@ -204,27 +204,27 @@ impl Worker {
     /// When to send [`Input::TimerFired`]; `None` when only an input can change
     /// anything; [`Timestamp::MAX`] never comes.
     pub fn poll_timeout(&self) -> Option<Timestamp> {
-        let waits = [
-            self.claim.waits_until(),
-            self.finish.waits_until(),
-            self.heartbeat.waits_until(),
-            self.heartbeat_at.filter(|_| self.heartbeat.is_idle()),
-            self.runs.next_timer(),
-        ];
-        let of_phase = match self.phase {
+        // Asked after each input, so without a list of what is compared.
+        let mut first = Timestamp::MAX;
+        let mut or_at = |at: Option<Timestamp>| first = first.min(at.unwrap_or(Timestamp::MAX));
+        match self.phase {
             Phase::Stopped => return None,
-            Phase::Draining { until } => [Some(until), None, None, None, None, None],
-            Phase::Running => [
-                Some(self.poll_at),
-                self.gathers_until().filter(|until| *until > self.now),
-                self.ready.overdue_at(),
-                self.demand.next_due(),
-                self.reclaim.waits_until(),
-                Some(self.reclaim_at).filter(|_| self.reclaim.is_idle()),
-            ],
-        };
-        let first = waits.into_iter().chain(of_phase).flatten().min();
-        first.filter(|at| *at < Timestamp::MAX)
+            Phase::Draining { until } => or_at(Some(until)),
+            Phase::Running => {
+                or_at(Some(self.poll_at));
+                or_at(self.gathers_until().filter(|until| *until > self.now));
+                or_at(self.ready.overdue_at());
+                or_at(self.demand.next_due());
+                or_at(self.reclaim.waits_until());
+                or_at(Some(self.reclaim_at).filter(|_| self.reclaim.is_idle()));
+            }
+        }
+        or_at(self.claim.waits_until());
+        or_at(self.finish.waits_until());
+        or_at(self.heartbeat.waits_until());
+        or_at(self.heartbeat_at.filter(|_| self.heartbeat.is_idle()));
+        or_at(self.runs.next_timer());
+        (first < Timestamp::MAX).then_some(first)
     }
 
     /// How often it looks for jobs, if it does nothing else: no command is under way or

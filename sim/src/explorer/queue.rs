@@ -16,8 +16,28 @@ pub(super) struct Queue<T> {
     count: u64,
 }
 
-/// When, the how manieth, and where the task is.
-type Key = (u64, u64, u32);
+/// When, the how manieth, and where the task is, in one number: it is compared at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Key(u128);
+
+impl Key {
+    /// Of a key, so many bits say where.
+    const PLACE_BITS: u32 = 24;
+
+    fn new(at_us: u64, count: u64, place: u32) -> Self {
+        debug_assert!(count >> (64 - Self::PLACE_BITS) == 0 && place >> Self::PLACE_BITS == 0);
+        let after = count << Self::PLACE_BITS | u64::from(place);
+        Self(u128::from(at_us) << 64 | u128::from(after))
+    }
+
+    fn at_us(self) -> u64 {
+        (self.0 >> 64) as u64
+    }
+
+    fn place(self) -> u32 {
+        self.0 as u32 & ((1 << Self::PLACE_BITS) - 1)
+    }
+}
 
 impl<T> Queue<T> {
     pub(super) fn new() -> Self {
@@ -31,24 +51,24 @@ impl<T> Queue<T> {
 
     pub(super) fn push(&mut self, at_us: u64, task: T) {
         self.count += 1;
-        let slot = match self.free.pop() {
-            Some(slot) => {
-                self.tasks[slot as usize] = Some(task);
-                slot
+        let place = match self.free.pop() {
+            Some(place) => {
+                self.tasks[place as usize] = Some(task);
+                place
             }
             None => {
                 self.tasks.push(Some(task));
                 self.tasks.len() as u32 - 1
             }
         };
-        self.heap.push(Reverse((at_us, self.count, slot)));
+        self.heap.push(Reverse(Key::new(at_us, self.count, place)));
     }
 
     pub(super) fn pop(&mut self) -> Option<(u64, T)> {
-        let Reverse((at_us, _, slot)) = self.heap.pop()?;
-        self.free.push(slot);
-        let task = self.tasks[slot as usize].take();
-        Some((at_us, task.expect("a key in the heap has its task")))
+        let Reverse(key) = self.heap.pop()?;
+        self.free.push(key.place());
+        let task = self.tasks[key.place() as usize].take();
+        Some((key.at_us(), task.expect("a key in the heap has its task")))
     }
 }
 

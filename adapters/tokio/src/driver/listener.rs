@@ -47,3 +47,62 @@ pub(super) async fn listen<S: Store>(
         wait = (wait * 2).min(AGAIN_MAX);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::future::pending;
+    use std::sync::{Arc, Mutex};
+
+    use chrono::DateTime;
+    use job_engine::{Command, Reply, StoreError, Timestamp};
+    use uuid::Uuid;
+
+    use super::*;
+
+    /// A store that listens each time for so many seconds, and then for ever.
+    #[derive(Clone)]
+    struct Brief {
+        lasts: Arc<Mutex<VecDeque<u64>>>,
+        began: Arc<Mutex<Vec<u64>>>,
+        clock: ClockHandle,
+    }
+
+    impl Store for Brief {
+        async fn execute(&self, _: Option<Timestamp>, _: &Command) -> Result<Reply, StoreError> {
+            Err(StoreError::Unknown("it only listens".to_owned()))
+        }
+
+        async fn listen(&self, _: mpsc::Sender<Wake>) {
+            let now = self.clock.timestamp().saturating_since(Timestamp::EPOCH);
+            self.began.lock().unwrap().push(now.as_secs());
+            let lasts = self.lasts.lock().unwrap().pop_front();
+            match lasts {
+                Some(secs) => self.clock.sleep(Duration::from_secs(secs)).await,
+                None => pending().await,
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_is_made_to_listen_ever_more_slowly_until_it_has_for_more_than_a_minute() {
+        let clock = ClockHandle::tokio_time(DateTime::UNIX_EPOCH);
+        let store = Brief {
+            lasts: Arc::new(Mutex::new([0, 0, 0, 61, 60, 0, 0, 0, 0, 0, 0].into())),
+            began: Arc::default(),
+            clock: clock.clone(),
+        };
+        let (wakes, mut heard) = mpsc::channel(64);
+        let listens = listen(WorkerId(Uuid::nil()), store.clone(), clock, wakes);
+        let an_hour = tokio::time::timeout(Duration::from_secs(3_600), listens);
+        assert!(an_hour.await.is_err());
+        let began = [0, 1, 3, 7, 69, 131, 135, 143, 159, 191, 251, 311];
+        assert_eq!(*store.began.lock().unwrap(), began);
+        let mut lost = 0;
+        while let Ok(wake) = heard.try_recv() {
+            assert!(matches!(wake, Wake::Lost));
+            lost += 1;
+        }
+        assert_eq!(lost, began.len() - 1);
+    }
+}

@@ -3,7 +3,7 @@
 use job_engine::lifecycle::RunEnd;
 use job_engine::worker::{LaneKind, Observation};
 use job_engine::{Command, WorkerId};
-use tracing::{Span, debug, error, info, info_span, warn};
+use tracing::{Span, debug, error, field, info, info_span, warn};
 
 /// The span around a store command of a worker.
 pub(super) fn command_span(worker: WorkerId, command: &Command) -> Span {
@@ -39,7 +39,7 @@ pub(super) fn observe(worker: WorkerId, observation: &Observation) {
             retry_in,
             ..
         } => warn!(
-            job_id = %run.job, %job_type, error = %message, ?retry_in,
+            job_id = %run.job, %job_type, error = %message, retry_in = retry_in.map(field::debug),
             "this program cannot decode the config of the job: it is put back for one that can"
         ),
         Observation::RunEnded {
@@ -128,11 +128,143 @@ fn run_failed(observation: &Observation) {
     else {
         return;
     };
-    let will_retry = retry_in.is_some();
+    let (will_retry, retry_in) = (retry_in.is_some(), retry_in.map(field::debug));
     let span = info_span!("job.fail_job", job_id = %run.job, %job_type, attempt, will_retry);
     span.in_scope(|| match (will_retry, warning) {
         (false, _) => error!(error = %message, "job failed for the last time"),
-        (true, true) => warn!(error = %message, ?retry_in, "job failed"),
-        (true, false) => error!(error = %message, ?retry_in, "job failed"),
+        (true, true) => warn!(error = %message, retry_in, "job failed"),
+        (true, false) => error!(error = %message, retry_in, "job failed"),
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use job_engine::store::Reclaimed;
+    use job_engine::{ClaimId, ErrorText, Fence, JobId, JobType, Run};
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::log::Log;
+
+    const WORKER: WorkerId = WorkerId(Uuid::nil());
+    const RUN: Run = Run {
+        job: JobId(Uuid::nil()),
+        fence: Fence(3),
+        claim: ClaimId {
+            worker: WORKER,
+            seq: 1,
+        },
+    };
+    const TYPE: JobType = JobType::new("mail");
+    const AGAIN: Option<Duration> = Some(Duration::from_secs(5));
+
+    fn ended(end: RunEnd, retry_in: Option<Duration>, warning: bool) -> Observation {
+        Observation::RunEnded {
+            run: RUN,
+            job_type: TYPE,
+            attempt: 2,
+            end,
+            error: (end.is_failure() || end == RunEnd::Undecodable).then(|| ErrorText::new("oops")),
+            retry_in,
+            warning,
+        }
+    }
+
+    fn reclaimed(end: RunEnd) -> Observation {
+        Observation::Reclaimed(Reclaimed {
+            run: RUN,
+            job_type: TYPE,
+            attempt: 2,
+            end,
+        })
+    }
+
+    #[test]
+    fn each_end_is_told_with_its_span_and_as_loud_as_it_is_bad() {
+        let log = Log::begin();
+        for (observation, level, span, text) in [
+            (
+                ended(RunEnd::Completed, None, false),
+                "DEBUG",
+                "job.complete_job",
+                "run ended",
+            ),
+            (
+                ended(RunEnd::Rescheduled, None, false),
+                "DEBUG",
+                "job.reschedule_job",
+                "run ended",
+            ),
+            (
+                ended(RunEnd::Released, None, false),
+                "DEBUG",
+                "job.abort_job",
+                "run ended",
+            ),
+            (
+                ended(RunEnd::Retried, AGAIN, true),
+                "WARN",
+                "job.fail_job",
+                "will_retry=true}: job failed error=oops retry_in=5s",
+            ),
+            (
+                ended(RunEnd::Retried, AGAIN, false),
+                "ERROR",
+                "job.fail_job",
+                "will_retry=true}: job failed error=oops retry_in=5s",
+            ),
+            (
+                ended(RunEnd::Errored, None, false),
+                "ERROR",
+                "job.fail_job",
+                "will_retry=false}: job failed for the last time error=oops",
+            ),
+            (
+                ended(RunEnd::Undecodable, AGAIN, true),
+                "WARN",
+                "this program cannot decode",
+                "error=oops retry_in=5s",
+            ),
+            (
+                reclaimed(RunEnd::Lost),
+                "WARN",
+                "job.detect_lost_jobs",
+                "lost job goes back to pending",
+            ),
+            (
+                reclaimed(RunEnd::Abandoned),
+                "ERROR",
+                "job.detect_lost_jobs",
+                "lost job ended as errored",
+            ),
+            (
+                Observation::Drained { unsettled: 0 },
+                "INFO",
+                "shut down",
+                "",
+            ),
+            (
+                Observation::Drained { unsettled: 2 },
+                "WARN",
+                "unsettled runs",
+                "unsettled=2",
+            ),
+        ] {
+            observe(WORKER, &observation);
+            let lines = log.lines();
+            let [line] = &lines[..] else {
+                panic!(
+                    "{observation:?} is told in {} lines: {lines:?}",
+                    lines.len()
+                );
+            };
+            assert!(line.starts_with(level), "{observation:?}: {line}");
+            assert!(
+                line.contains(span) && line.contains(text),
+                "{observation:?}: {line}"
+            );
+        }
+    }
 }
