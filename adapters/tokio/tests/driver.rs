@@ -52,6 +52,8 @@ struct Faulty {
     /// second at once.
     listens: Arc<AtomicU32>,
     deaf: Arc<Notify>,
+    /// How often it has told other processes, which takes a while.
+    announced: Arc<AtomicU32>,
     /// The driver, which clones it, panics.
     panics_in_driver: Arc<AtomicBool>,
 }
@@ -66,6 +68,7 @@ impl Clone for Faulty {
             outer: Arc::clone(&self.outer),
             listens: Arc::clone(&self.listens),
             deaf: Arc::clone(&self.deaf),
+            announced: Arc::clone(&self.announced),
             panics_in_driver: Arc::clone(&self.panics_in_driver),
         }
     }
@@ -107,6 +110,12 @@ impl Store for Faulty {
             1 => {}
             _ => pending().await,
         }
+    }
+
+    async fn announce(&self, _: &BTreeSet<JobType>) -> Result<(), StoreError> {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        self.announced.fetch_add(1, Ordering::SeqCst);
+        Ok(())
     }
 }
 
@@ -189,6 +198,7 @@ impl Bench {
             outer: Arc::default(),
             listens: Arc::default(),
             deaf: Arc::default(),
+            announced: Arc::default(),
             panics_in_driver: Arc::default(),
         };
         spawn(&store, job).await;
@@ -313,6 +323,8 @@ async fn a_shutdown_aborts_what_stays_and_puts_it_back() {
         (job.state(), job.runs[0].end),
         (State::Pending, RunEnd::Interrupted)
     );
+    // Before it is over, others have heard of what they can run now.
+    assert_eq!(bench.store.announced.load(Ordering::SeqCst), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -639,6 +651,18 @@ impl Subscriber for Events {
         self.called(Call::Close);
         true
     }
+}
+
+#[cfg(feature = "sim")]
+#[tokio::test(start_paused = true)]
+async fn a_driver_that_is_killed_leaves_its_run_and_runs_no_longer() {
+    let bench = Bench::start(STAY, &[], &[]).await;
+    bench.started.notified().await;
+    assert!(bench.driver.is_running());
+    bench.driver.kill();
+    bench.driver.shutdown().await.unwrap();
+    assert!(!bench.driver.is_running());
+    assert_eq!(bench.read(STAY).await.state(), State::Running);
 }
 
 #[cfg(feature = "sim")]
