@@ -287,3 +287,31 @@ fn nothing_is_claimed_ahead_of_a_type_for_which_one_crash_is_the_last() {
         assert!(released.into_iter().all(|run| run.end == RunEnd::Completed));
     }
 }
+
+/// What may not wait is put back; the runners, or their jobs, may have become slow.
+#[test]
+fn only_a_claim_that_is_mostly_put_back_is_a_reason_to_claim_for_places_alone() {
+    for (put_back, goes_on) in [(0, true), (1, true), (4, true), (5, false), (8, false)] {
+        let mut bench = quick_with(2, Duration::ZERO);
+        bench.connected = false;
+        let claims = |(_, command): &(_, _)| matches!(command, Command::Claim(_));
+        let mut running = bench.started.len() - 2..;
+        while !bench.wire.iter().any(claims) {
+            bench.end_started(running.next().unwrap());
+        }
+        let place = bench.wire.iter().position(claims).unwrap();
+        let (op, command) = bench.wire.remove(place).unwrap();
+        let mut reply = bench.model.apply(bench.now, &command).unwrap();
+        let Reply::Claimed(claimed) = &mut reply else {
+            panic!("{reply:?} to {command:?}");
+        };
+        assert!(claimed.jobs.len() >= 8, "{}", claimed.jobs.len());
+        claimed.jobs.truncate(8);
+        for job in claimed.jobs.iter_mut().take(put_back) {
+            job.attempt = 2;
+        }
+        let result = Ok(reply);
+        bench.input(Input::Replied { op, result });
+        assert_eq!(bench.worker.ready.ahead() > 0, goes_on, "{put_back}");
+    }
+}
