@@ -35,6 +35,9 @@ const KEPT_MAX_US: u64 = 5_000_000;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Ahead {
     ready: BTreeMap<Run, Waits>,
+    /// Those that waited when it was told that they are lost. It lets them go instead of
+    /// starting them, once it has a place.
+    lost: BTreeSet<Run>,
     /// How many it might hold when it sent its last claim, running or not.
     held_max: usize,
     /// When the runs ended of which it heard since then, true time.
@@ -234,6 +237,7 @@ pub(super) fn event(books: &mut Books, event: &Event<'_>) -> Verdict {
                 for Finish { run, outcome } in finishes {
                     worker.ahead.put_back |= matches!(outcome, Outcome::Released);
                     worker.ahead.ready.remove(run);
+                    worker.ahead.lost.remove(run);
                     worker.ahead.exposed.remove(run);
                 }
             }
@@ -253,8 +257,8 @@ pub(super) fn event(books: &mut Books, event: &Event<'_>) -> Verdict {
         } if call.is_of_engine() => {
             // What it has lost it may put back, rather than start it.
             for (run, written) in worker.pace.heartbeat().iter().zip(written) {
-                if *written == Written::Stale {
-                    worker.ahead.ready.remove(run);
+                if *written == Written::Stale && worker.ahead.ready.remove(run).is_some() {
+                    worker.ahead.lost.insert(*run);
                 }
             }
         }
@@ -307,7 +311,12 @@ fn exceeded(worker: &WorkerBook, run: Run) -> Verdict {
 fn asked(worker: &WorkerBook, command: &Command, fragile: bool, now_us: u64) -> Verdict {
     let wanted: u32 = Books::quotas(command).map(|(_, jobs_max)| jobs_max).sum();
     let ahead = &worker.ahead;
-    let at_work = worker.at_work() + ahead.ready.len() + ahead.exposed.len();
+    let at_work = worker.at_work();
+    let lost = match at_work < worker.knobs.jobs_max as usize {
+        true => 0,
+        false => ahead.lost.len(),
+    };
+    let at_work = at_work + ahead.ready.len() + ahead.exposed.len() + lost;
     let min = if fragile || worker.pace.is_recording() {
         0
     } else {
