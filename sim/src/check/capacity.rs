@@ -317,7 +317,8 @@ fn asked(worker: &WorkerBook, command: &Command, fragile: bool, now_us: u64) -> 
         false => ahead.lost.len(),
     };
     let at_work = at_work + ahead.ready.len() + ahead.exposed.len() + lost;
-    let min = if fragile || worker.pace.is_recording() {
+    // What may not wait it may have put back, and not said so yet.
+    let min = if fragile || worker.pace.is_recording() || !ahead.exposed.is_empty() {
         0
     } else {
         ahead.min()
