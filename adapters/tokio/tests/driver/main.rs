@@ -1,5 +1,7 @@
 //! The driver over a store that misbehaves, on paused time.
 
+mod events;
+
 use std::collections::{BTreeSet, VecDeque};
 use std::future::pending;
 use std::panic::panic_any;
@@ -22,8 +24,10 @@ use job_tokio::{
     Store, Wake, Wakes, WorkerEnded,
 };
 use tokio::sync::{Notify, mpsc};
-use tracing::{Event, Level, Metadata, Subscriber, span};
+use tracing::Level;
 use uuid::Uuid;
+
+use events::{Call, Events};
 
 const TYPE: JobType = JobType::new("mail");
 const LEASE: Duration = Duration::from_secs(300);
@@ -583,73 +587,6 @@ async fn a_layer_that_panics_costs_neither_a_reply_nor_the_end_of_a_run() {
         assert_eq!(bench.runs.load(Ordering::SeqCst), 3, "{fails:?}");
         bench.driver.shutdown().await.unwrap();
         assert!(events.panics.load(Ordering::SeqCst) > 0, "{fails:?}");
-    }
-}
-
-/// What a subscriber is told.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Call {
-    NewSpan,
-    Enter,
-    Exit,
-    Event,
-    Close,
-}
-
-/// A subscriber that counts events, and panics when it is called so.
-#[derive(Clone, Default)]
-struct Events {
-    levels: Arc<Mutex<Vec<Level>>>,
-    fails: Option<Call>,
-    spans: Arc<AtomicU32>,
-    panics: Arc<AtomicU32>,
-}
-
-impl Events {
-    fn count(&self, level: Level) -> usize {
-        let levels = self.levels.lock().unwrap();
-        levels.iter().filter(|other| **other == level).count()
-    }
-
-    fn called(&self, call: Call) {
-        if self.fails == Some(call) {
-            self.panics.fetch_add(1, Ordering::SeqCst);
-            panic!("a layer panics");
-        }
-    }
-}
-
-impl Subscriber for Events {
-    fn enabled(&self, _: &Metadata<'_>) -> bool {
-        true
-    }
-
-    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
-        self.called(Call::NewSpan);
-        let before = self.spans.fetch_add(1, Ordering::SeqCst);
-        span::Id::from_u64(u64::from(before) + 1)
-    }
-
-    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
-
-    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
-
-    fn event(&self, event: &Event<'_>) {
-        self.called(Call::Event);
-        self.levels.lock().unwrap().push(*event.metadata().level());
-    }
-
-    fn enter(&self, _: &span::Id) {
-        self.called(Call::Enter);
-    }
-
-    fn exit(&self, _: &span::Id) {
-        self.called(Call::Exit);
-    }
-
-    fn try_close(&self, _: span::Id) -> bool {
-        self.called(Call::Close);
-        true
     }
 }
 
