@@ -40,12 +40,10 @@ CREATE TABLE job_live (
     claimed_at timestamptz,
     lease_expires_at timestamptz,
     -- Since when no program that took the job could decode its config, if that is so.
-    undecodable_since timestamptz,
-    -- What the runner keeps between its runs.
-    execution_state json
+    undecodable_since timestamptz
 ) WITH (
     -- Room in each page for the next version of its rows, so that heartbeats
-    -- and checkpoints need touch no index.
+    -- need touch no index.
     fillfactor = 70,
     -- Dead rows slow the claim down, so they are removed early.
     autovacuum_vacuum_scale_factor = 0.02,
@@ -61,6 +59,21 @@ CREATE INDEX job_live_pending ON job_live (job_type, due_at, id) WHERE state = 0
 -- Recovery and repeated claims read this. Without the end of the lease, which
 -- every heartbeat changes.
 CREATE INDEX job_live_running ON job_live (worker, claim_seq) WHERE state = 1;
+
+-- What runners keep between their runs, a row for each job that has kept anything. It goes
+-- when the job ends. Apart from job_live, so that a transaction in which a runner keeps
+-- something, which is open for as long as the runner likes, has no row that heartbeats write.
+CREATE TABLE job_checkpoints (
+    job_id uuid PRIMARY KEY,
+    execution_state json NOT NULL
+) WITH (
+    fillfactor = 70,
+    autovacuum_vacuum_scale_factor = 0.02,
+    autovacuum_vacuum_threshold = 500,
+    autovacuum_analyze_scale_factor = 0.05,
+    autovacuum_analyze_threshold = 500,
+    autovacuum_vacuum_cost_delay = 0
+);
 
 -- What has happened: one row for each run that ended. Only ever appended to.
 CREATE TABLE job_runs (

@@ -41,9 +41,7 @@ CREATE TABLE IF NOT EXISTS job_live (
     worker BLOB,
     claim_seq INTEGER,
     claimed_at INTEGER,
-    lease_expires_at INTEGER,
-    -- What the runner keeps between its runs.
-    execution_state TEXT
+    lease_expires_at INTEGER
 ) STRICT, WITHOUT ROWID;
 
 -- The claim reads a prefix of this for each type.
@@ -52,6 +50,13 @@ CREATE INDEX IF NOT EXISTS job_live_pending ON job_live (job_type, due_at, id) W
 -- Recovery and repeated claims read this. Without the end of the lease, which
 -- every heartbeat changes.
 CREATE INDEX IF NOT EXISTS job_live_running ON job_live (worker, claim_seq) WHERE state = 1;
+
+-- What runners keep between their runs, a row for each job that has kept anything. It goes
+-- when the job ends.
+CREATE TABLE IF NOT EXISTS job_checkpoints (
+    job_id BLOB PRIMARY KEY NOT NULL,
+    execution_state TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
 
 -- What has happened: one row for each run that ended. Only ever appended to.
 CREATE TABLE IF NOT EXISTS job_runs (

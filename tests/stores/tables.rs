@@ -18,11 +18,12 @@ pub trait Tables {
     async fn clear(&self);
 }
 
-/// The rows of the three tables.
+/// The rows of the tables.
 #[derive(Debug, Default)]
 pub struct Rows {
     specs: Vec<SpecRow>,
     live: Vec<LiveRow>,
+    checkpoints: Vec<CheckpointRow>,
     runs: Vec<RunRow>,
 }
 
@@ -51,7 +52,12 @@ struct LiveRow {
     claim_seq: Option<i64>,
     claimed_at: Option<i64>,
     lease_expires_at: Option<i64>,
-    execution_state: Option<String>,
+}
+
+#[derive(Debug, FromRow)]
+struct CheckpointRow {
+    job_id: Uuid,
+    execution_state: String,
 }
 
 #[derive(Debug, FromRow)]
@@ -82,6 +88,11 @@ impl Rows {
                 return Err(format!("{row:?} has another type than {job:?}"));
             }
             job.live = Some(live(row)?);
+        }
+        for row in self.checkpoints {
+            let live = jobs.get_mut(&row.job_id).and_then(|job| job.live.as_mut());
+            let live = live.ok_or_else(|| format!("kept of a job that is over: {row:?}"))?;
+            live.state = Some(Payload::from_json(row.execution_state));
         }
         for row in self.runs {
             let job = jobs.get_mut(&row.job_id);
@@ -132,7 +143,7 @@ fn live(row: LiveRow) -> Result<Live, String> {
         undecodable_since: row.undecodable_since.map(Timestamp::from_micros),
         due_at: Timestamp::from_micros(row.due_at),
         fence: Fence(row.fence),
-        state: row.execution_state.map(Payload::from_json),
+        state: None,
         lease,
     })
 }
@@ -190,12 +201,15 @@ impl Tables for PostgresTables {
         let live = format!(
             "SELECT id, job_type, state::bigint AS state, {}, fence, attempt::bigint AS attempt, \
              crashes::bigint AS crashes, interruptions::bigint AS interruptions, {}, worker, \
-             claim_seq, {}, {}, \
-             execution_state::text AS execution_state FROM {schema}job_live",
+             claim_seq, {}, {} FROM {schema}job_live",
             micros("due_at"),
             micros("undecodable_since"),
             micros("claimed_at"),
             micros("lease_expires_at")
+        );
+        let checkpoints = format!(
+            "SELECT job_id, execution_state::text AS execution_state \
+             FROM {schema}job_checkpoints"
         );
         let runs = format!(
             "SELECT job_id, fence, attempt::bigint AS attempt, worker, claim_seq, {}, {}, \
@@ -209,6 +223,7 @@ impl Tables for PostgresTables {
             Ok::<_, sqlx::Error>(Rows {
                 specs: sqlx::query_as(&specs).fetch_all(pool).await?,
                 live: sqlx::query_as(&live).fetch_all(pool).await?,
+                checkpoints: sqlx::query_as(&checkpoints).fetch_all(pool).await?,
                 runs: sqlx::query_as(&runs).fetch_all(pool).await?,
             })
         };
@@ -217,7 +232,9 @@ impl Tables for PostgresTables {
 
     async fn clear(&self) {
         let schema = &self.schema;
-        let clear = format!("TRUNCATE {schema}job_specs, {schema}job_live, {schema}job_runs");
+        let clear = format!(
+            "TRUNCATE {schema}job_specs, {schema}job_live, {schema}job_checkpoints, {schema}job_runs"
+        );
         self.pool.execute(&*clear).await.expect("it can be cleared");
     }
 }
@@ -237,6 +254,9 @@ impl Tables for SqliteTables {
                 live: sqlx::query_as("SELECT * FROM job_live")
                     .fetch_all(pool)
                     .await?,
+                checkpoints: sqlx::query_as("SELECT * FROM job_checkpoints")
+                    .fetch_all(pool)
+                    .await?,
                 runs: sqlx::query_as("SELECT * FROM job_runs")
                     .fetch_all(pool)
                     .await?,
@@ -246,7 +266,8 @@ impl Tables for SqliteTables {
     }
 
     async fn clear(&self) {
-        let clear = "DELETE FROM job_specs; DELETE FROM job_live; DELETE FROM job_runs";
+        let clear = "DELETE FROM job_specs; DELETE FROM job_live; DELETE FROM job_checkpoints; \
+                     DELETE FROM job_runs";
         self.0.execute(clear).await.expect("it can be cleared");
     }
 }

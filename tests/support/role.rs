@@ -4,11 +4,12 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Executor};
 
 /// What a service needs to know its tables and to work on them.
-pub const GRANTS: [&str; 5] = [
+pub const GRANTS: [&str; 6] = [
     "USAGE ON SCHEMA public",
     "SELECT ON job_schema",
     "SELECT, INSERT ON job_specs",
     "SELECT, INSERT, UPDATE, DELETE ON job_live",
+    "SELECT, INSERT, UPDATE, DELETE ON job_checkpoints",
     "SELECT, INSERT ON job_runs",
 ];
 

@@ -115,9 +115,10 @@ impl<B: Backend> CurrentJob<B> {
     /// Keeps an execution state, as JSON. It survives retries, reschedules and crashes,
     /// until the job ends.
     ///
-    /// While a transaction of the run is open ([`CurrentJob::begin`]), this waits for it, and
-    /// so for itself, and fails after 20 s on SQLite and 90 s elsewhere. Keep the state in that
-    /// transaction: [`CurrentJob::update_execution_state_in_op`].
+    /// While a transaction of the run is open ([`CurrentJob::begin`]), in memory and on SQLite
+    /// this waits for it, and so for itself, and fails after 90 s and 20 s. On Postgres it does
+    /// so if that transaction has kept a state. Keep the state in it:
+    /// [`CurrentJob::update_execution_state_in_op`].
     ///
     /// # Errors
     ///
@@ -167,14 +168,16 @@ impl<B: Backend> CurrentJob<B> {
     /// SERIALIZABLE that is open for longer than a quarter of `job_lost_interval` could
     /// never complete the run: the heartbeat would have changed the row since its snapshot.
     ///
-    /// While it is open the lease is not renewed, and nobody takes the job away either,
-    /// however long that is. Once it has ended, the next heartbeat renews the lease. If it
-    /// was open for longer than `job_lost_interval` and did not end the run, another worker
-    /// may be faster. In memory and on SQLite, it keeps all else from being written.
+    /// While it is open nobody takes the job away, however long that is. On Postgres at READ
+    /// COMMITTED the lease is renewed meanwhile. Elsewhere it is not; once the transaction has
+    /// ended, the next heartbeat renews it, and if that was open for longer than
+    /// `job_lost_interval` and did not end the run, another worker may be faster. In memory
+    /// and on SQLite, it keeps all else from being written.
     ///
     /// In it, keep the execution state by [`CurrentJob::update_execution_state_in_op`], and
-    /// spawn by [`Spawn::in_tx`]: [`CurrentJob::update_execution_state`] would wait until it
-    /// ends, on every backend, and in memory and on SQLite so would a spawn.
+    /// spawn by [`Spawn::in_tx`]: in memory and on SQLite,
+    /// [`CurrentJob::update_execution_state`] and a spawn would wait until it ends, and on
+    /// Postgres the former does if the transaction has kept a state, too.
     ///
     /// What is written in it is kept only if the run completes with it, or commits it: a run
     /// that ends with plain [`JobCompletion::Complete`](crate::JobCompletion::Complete) has

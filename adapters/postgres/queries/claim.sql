@@ -8,7 +8,8 @@
 -- row that changed since the snapshot is checked against the conditions again
 -- once it is locked, and the update then works on its newest version. The cost
 -- depends on the quotas, not on the backlog. A job whose spec is gone is taken as well,
--- without a config: its worker ends it.
+-- without a config: its worker ends it. checkpoints.sql reads what was kept of those that
+-- were claimed before.
 -- When the next is due is a hint, and of the same snapshot: what another worker puts
 -- off meanwhile is neither taken nor told.
 -- Index: job_live_pending, one range for each type; then the primary keys, as in
@@ -41,7 +42,7 @@ WITH clock AS (
     FROM clock
     WHERE live.id = ANY(ARRAY(SELECT id FROM picked))
     RETURNING live.id, live.job_type, live.fence, live.attempt, live.due_at,
-        live.interruptions, live.undecodable_since, live.execution_state
+        live.interruptions, live.undecodable_since
 ), later AS (
     SELECT quota.job_type, next.due_at
     FROM unnest($1::text[]) AS quota (job_type)
@@ -59,7 +60,6 @@ WITH clock AS (
 SELECT
     taken.id, taken.job_type, taken.fence, taken.attempt, taken.due_at,
     taken.interruptions, taken.undecodable_since,
-    taken.execution_state::text AS execution_state,
     specs.config::text AS config, specs.trace, specs.spawned_at,
     clock.now
 FROM clock
@@ -68,6 +68,6 @@ LEFT JOIN (
 ) ON true
 UNION ALL
 SELECT
-    NULL, later.job_type, NULL, NULL, later.due_at, NULL, NULL, NULL, NULL, NULL, NULL, clock.now
+    NULL, later.job_type, NULL, NULL, later.due_at, NULL, NULL, NULL, NULL, NULL, clock.now
 FROM clock, later
 ORDER BY due_at, id

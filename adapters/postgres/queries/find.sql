@@ -13,7 +13,7 @@ SELECT
     live.id IS NOT NULL AS is_live,
     live.due_at, live.fence, live.attempt, live.crashes, live.interruptions,
     live.undecodable_since,
-    live.execution_state::text AS execution_state,
+    kept.execution_state::text AS execution_state,
     live.worker, live.claim_seq, live.claimed_at, live.lease_expires_at,
     runs.fence AS run_fence, runs.attempt AS run_attempt, runs.worker AS run_worker,
     runs.claim_seq AS run_claim_seq,
@@ -33,4 +33,5 @@ FROM (
 ) AS runs
 LEFT JOIN /*schema*/job_specs AS specs ON specs.id = $1::uuid AND runs.fence IS NULL
 LEFT JOIN /*schema*/job_live AS live ON live.id = $1::uuid AND runs.fence IS NULL
+LEFT JOIN /*schema*/job_checkpoints AS kept ON kept.job_id = $1::uuid AND runs.fence IS NULL
 ORDER BY runs.fence NULLS FIRST

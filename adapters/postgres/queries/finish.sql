@@ -6,9 +6,10 @@
 -- statement that waits for several. READ COMMITTED: a row that the statement had
 -- to wait for is checked again, so a run that was ended or lost meanwhile is left
 -- out; the delete and the update then work on the newest version of what is
--- locked, and keep what a checkpoint wrote since the snapshot.
--- Index: the primary keys of job_live and job_runs; not pending and the joins are
--- written as in heartbeat.sql.
+-- locked. What was kept since the snapshot stays behind when its job ends, and is of no
+-- more use.
+-- Index: the primary keys of job_live, job_checkpoints and job_runs; not pending and the
+-- joins are written as in heartbeat.sql.
 WITH clock AS (
     SELECT coalesce($8::timestamptz, statement_timestamp()) AS now
 ), input AS (
@@ -41,6 +42,10 @@ WITH clock AS (
     DELETE FROM /*schema*/job_live AS live
     USING locked
     WHERE live.id = ANY(ARRAY[locked.id]) AND locked.final
+), forgotten AS (
+    DELETE FROM /*schema*/job_checkpoints AS kept
+    USING locked
+    WHERE kept.job_id = ANY(ARRAY[locked.id]) AND locked.final
 ), updated AS (
     UPDATE /*schema*/job_live AS live
     SET state = 0,

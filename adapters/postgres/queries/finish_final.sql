@@ -8,8 +8,8 @@
 -- being locked before, which would find and write each once more. READ COMMITTED: a
 -- row that the statement had to wait for is checked again, so a run that was ended or
 -- lost meanwhile is left out; its newest version is what is deleted and recorded.
--- Index: the primary keys of job_live and job_runs; not pending and the join are
--- written as in heartbeat.sql.
+-- Index: the primary keys of job_live, job_checkpoints and job_runs; not pending and the
+-- joins are written as in heartbeat.sql.
 WITH ended AS (
     DELETE FROM /*schema*/job_live AS live
     USING unnest(
@@ -22,6 +22,10 @@ WITH ended AS (
     RETURNING
         live.id, live.fence, live.attempt, live.worker, live.claim_seq, live.claimed_at,
         input.run_end, input.error, input.place
+), forgotten AS (
+    DELETE FROM /*schema*/job_checkpoints AS kept
+    USING ended
+    WHERE kept.job_id = ANY(ARRAY[ended.id])
 ), recorded AS (
     INSERT INTO /*schema*/job_runs (
         job_id, fence, attempt, worker, claim_seq, claimed_at, ended_at, run_end, error

@@ -2,10 +2,10 @@
 --
 -- Invariant: only the run that holds the current fence, and claimed it, is renewed: a
 -- fence is given twice where the database fails over and forgets a claim. SKIP LOCKED
--- passes over rows that somebody writes right now: a runner that keeps a
--- transaction open after a checkpoint holds up its own row only, not the
--- heartbeats of its whole worker. Recovery passes over locked rows too, so such
--- a lease is not lost meanwhile; running.sql says whether the run goes on.
+-- passes over rows that somebody writes right now, as a transaction does that ends its run
+-- and stays open: that holds up its own row only, not the heartbeats of its whole worker.
+-- Recovery passes over locked rows too, so such a lease is not lost meanwhile; running.sql
+-- says whether the run goes on. What a checkpoint locks can be renewed.
 -- READ COMMITTED: a row that changed since the snapshot is checked again after
 -- it is locked; it stays locked until the update. No indexed column changes, so
 -- that the update needs no new index entries.
@@ -29,7 +29,7 @@ WITH clock AS (
         AND live.claim_seq = ANY(ARRAY[input.claim_seq])
     WHERE live.state <> 0
     ORDER BY input.id
-    FOR UPDATE OF live SKIP LOCKED
+    FOR NO KEY UPDATE OF live SKIP LOCKED
 )
 UPDATE /*schema*/job_live AS live
 SET lease_expires_at = least(clock.now + $3::interval, $5::timestamptz)

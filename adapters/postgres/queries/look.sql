@@ -17,7 +17,7 @@ WITH seen AS (
         pg_table_is_visible(tables.oid) AS visible
     FROM pg_class AS tables
     JOIN pg_namespace AS spaces ON spaces.oid = tables.relnamespace
-    WHERE tables.relname IN ('job_schema', 'job_specs', 'job_live', 'job_runs')
+    WHERE tables.relname IN ('job_schema', 'job_specs', 'job_live', 'job_checkpoints', 'job_runs')
 ), place AS (
     SELECT coalesce(
         $1::text,
@@ -66,6 +66,7 @@ FROM (VALUES
     ('job_schema', ARRAY['SELECT']),
     ('job_specs', ARRAY['SELECT', 'INSERT']),
     ('job_live', ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']),
+    ('job_checkpoints', ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']),
     ('job_runs', ARRAY['SELECT', 'INSERT'])
 ) AS wanted (name, rights)
 CROSS JOIN place

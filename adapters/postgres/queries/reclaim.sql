@@ -60,6 +60,10 @@ WITH clock AS (
     DELETE FROM /*schema*/job_live AS live
     USING decided
     WHERE live.id = ANY(ARRAY[decided.id]) AND decided.error IS NOT NULL
+), forgotten AS (
+    DELETE FROM /*schema*/job_checkpoints AS kept
+    USING decided
+    WHERE kept.job_id = ANY(ARRAY[decided.id]) AND decided.error IS NOT NULL
 ), updated AS (
     UPDATE /*schema*/job_live AS live
     SET state = 0,

@@ -26,7 +26,7 @@ WITH clock AS (
     FROM clock
     WHERE live.id = ANY(ARRAY(SELECT id FROM held))
     RETURNING live.id, live.job_type, live.fence, live.attempt, live.due_at,
-        live.interruptions, live.undecodable_since, live.execution_state
+        live.interruptions, live.undecodable_since
 ), placed AS (
     SELECT
         taken.*,
@@ -39,7 +39,6 @@ WITH clock AS (
 SELECT
     placed.id, placed.job_type, placed.fence, placed.attempt, placed.due_at,
     placed.interruptions, placed.undecodable_since, placed.fits,
-    CASE WHEN placed.fits THEN placed.execution_state::text END AS execution_state,
     CASE WHEN placed.fits THEN specs.config::text END AS config,
     specs.trace, specs.spawned_at,
     clock.now

@@ -47,8 +47,11 @@ async fn renew(
         .bind(time_max())
         .bind(of(&claim.quotas, |quota| quota.job_type.as_str()))
         .bind(of(&claim.quotas, |quota| count(quota.jobs_max)));
-    let rows = renew.fetch_all(connection).await.map_err(store_error)?;
-    claimed(&rows, claim).map_err(reply_lost)
+    let rows = renew.fetch_all(&mut *connection).await;
+    let mut claimed = claimed(&rows.map_err(store_error)?, claim).map_err(reply_lost)?;
+    // A runner may be at work on them.
+    read_checkpoints(store, connection, claimed.jobs.iter_mut().collect()).await?;
+    Ok(claimed)
 }
 
 async fn take(
@@ -66,10 +69,37 @@ async fn take(
         .bind(interval(claim.lease))
         .bind(now.map(time))
         .bind(time_max());
-    let rows = take.fetch_all(connection).await.map_err(store_error)?;
-    let mut claimed = claimed(&rows, claim).map_err(reply_lost)?;
+    let rows = take.fetch_all(&mut *connection).await;
+    let mut claimed = claimed(&rows.map_err(store_error)?, claim).map_err(reply_lost)?;
     claimed.next_due = next_due(&claim.quotas, &claimed);
+    // Nobody has kept anything of a job that was never claimed before.
+    let before = claimed.jobs.iter_mut();
+    let before = before.filter(|job| job.run.fence > Fence::NONE.next());
+    read_checkpoints(store, connection, before.collect()).await?;
     Ok(claimed)
+}
+
+/// Gives these jobs what was kept of them.
+async fn read_checkpoints(
+    store: &PostgresStore,
+    connection: &mut PgConnection,
+    jobs: Vec<&mut ClaimedJob>,
+) -> Result<(), StoreError> {
+    if jobs.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<uuid::Uuid> = jobs.iter().map(|job| job.run.job.0).collect();
+    let kept = store.query(&store.sql().checkpoints).bind(ids);
+    let rows = kept.fetch_all(connection).await.map_err(reply_lost)?;
+    let kept = rows
+        .iter()
+        .map(|row| Ok((JobId(get(row, "job_id")?), get(row, "execution_state")?)));
+    let kept: Result<BTreeMap<JobId, String>, sqlx::Error> = kept.collect();
+    let mut kept = kept.map_err(reply_lost)?;
+    for job in jobs {
+        job.state = kept.remove(&job.run.job).map(Payload::from_json);
+    }
+    Ok(())
 }
 
 /// When the next job is due of each type of which there were fewer than its quota.
@@ -147,7 +177,6 @@ fn claimed_job(
     config: String,
 ) -> Result<ClaimedJob, sqlx::Error> {
     let undecodable_since: Option<Time> = get(row, "undecodable_since")?;
-    let state: Option<String> = get(row, "execution_state")?;
     Ok(ClaimedJob {
         run: run(row, claim)?,
         job_type,
@@ -157,7 +186,7 @@ fn claimed_job(
         interruptions: get_count(row, "interruptions")?,
         undecodable_since: undecodable_since.map(timestamp),
         config: Payload::from_json(config),
-        state: state.map(Payload::from_json),
+        state: None,
         trace: get(row, "trace")?,
     })
 }

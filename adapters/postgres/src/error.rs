@@ -77,7 +77,8 @@ fn advice_on(code: &str) -> &'static str {
         }
         "42501" => {
             "; a service needs: GRANT USAGE ON the schema; GRANT SELECT, INSERT, UPDATE, DELETE \
-             ON job_live; GRANT SELECT, INSERT ON job_specs, job_runs; GRANT SELECT ON job_schema"
+             ON job_live, job_checkpoints; GRANT SELECT, INSERT ON job_specs, job_runs; GRANT \
+             SELECT ON job_schema"
         }
         // Undefined table.
         "42P01" => {

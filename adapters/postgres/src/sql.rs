@@ -44,6 +44,7 @@ macro_rules! statements {
 statements![
     announce,
     checkpoint,
+    checkpoints,
     claim,
     clock_hold,
     clock_other,

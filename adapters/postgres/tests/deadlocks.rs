@@ -11,7 +11,7 @@
 //! Transactions of callers can deadlock by themselves, whatever we do: they lock
 //! what they name, in the order in which they name it, until they end. So these
 //! do what sane callers do: they spawn first, by one command, and then write to
-//! runs in the order of the ids of their jobs.
+//! runs in the order of the ids of their jobs, and each run has one runner.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -178,6 +178,22 @@ struct Soak {
     known: Mutex<VecDeque<Run>>,
     tally: Mutex<BTreeMap<&'static str, u64>>,
     faults: Mutex<Vec<String>>,
+    /// Runs of which open transactions keep something.
+    kept: std::sync::Mutex<BTreeSet<Run>>,
+}
+
+/// Runs of which a transaction keeps something.
+struct Keeps {
+    soak: Arc<Soak>,
+    /// In their order.
+    runs: Vec<Run>,
+}
+
+impl Drop for Keeps {
+    fn drop(&mut self) {
+        let mut kept = self.soak.kept.lock().unwrap();
+        kept.retain(|run| !self.runs.contains(run));
+    }
 }
 
 impl Soak {
@@ -188,6 +204,7 @@ impl Soak {
             known: Mutex::default(),
             tally: Mutex::default(),
             faults: Mutex::default(),
+            kept: std::sync::Mutex::default(),
         }
     }
 
@@ -400,6 +417,8 @@ impl Actor {
 
     async fn one_transaction(&mut self) -> Result<(), StoreError> {
         let store = self.store.clone();
+        // Given back after the transaction has ended, whichever way.
+        let keeps = self.runs_to_keep().await;
         let begun = store.pool().begin().await;
         let mut transaction = begun.map_err(job_postgres::store_error)?;
         if self.random.one_in(2) {
@@ -408,15 +427,14 @@ impl Actor {
             self.count_spawned(&reply).await;
             self.soak.count("spawns in transactions", 1).await;
         }
-        let runs: BTreeSet<Run> = self.known_runs(6).await.into_iter().collect();
-        for run in &runs {
+        for run in &keeps.runs {
             let kept = checkpoint(*run, "[1, 2, 3]");
             store.execute_on(&mut transaction, None, &kept).await?;
             self.soak.count("checkpoints in transactions", 1).await;
         }
         if self.random.one_in(2) {
             // Some of those whose rows it has locked by now.
-            let finishes = runs.into_iter().take(2).map(|run| self.end(run, 5));
+            let finishes = keeps.runs.iter().take(2).map(|run| self.end(*run, 5));
             let finish = Command::Finish(finishes.collect());
             store.execute_on(&mut transaction, None, &finish).await?;
             self.soak.count("finishes in transactions", 1).await;
@@ -461,6 +479,17 @@ impl Actor {
         let len = known.len() as u64;
         let picked = (0..count.min(known.len())).map(|_| known[self.random.below(len) as usize]);
         picked.collect()
+    }
+
+    /// Runs of which no other transaction keeps anything: a run has one runner, which keeps one
+    /// thing after the other.
+    async fn runs_to_keep(&mut self) -> Keeps {
+        let known: BTreeSet<Run> = self.known_runs(6).await.into_iter().collect();
+        let mut kept = self.soak.kept.lock().unwrap();
+        let runs = known.difference(&kept).copied().collect::<Vec<_>>();
+        kept.extend(&runs);
+        let soak = Arc::clone(&self.soak);
+        Keeps { soak, runs }
     }
 
     /// Each of them once.

@@ -7,15 +7,15 @@ use std::time::Duration;
 
 use job_engine::lifecycle::{RunEnd, State};
 use job_engine::store::{Finish, NewJob, Outcome, Spawned, Written};
-use job_engine::{Command, ErrorText, Payload, Reply, Run};
+use job_engine::{ClaimId, Command, ErrorText, Payload, Reply, Run};
 use job_postgres::{PostgresStore, QUERIES};
 use job_tokio::Store;
-use sqlx::{Executor, Postgres, Row};
+use sqlx::{Acquire, Executor, Postgres, Row};
 use uuid::Uuid;
 
 use crate::support::{
     LEASE, TestDatabase, at, checkpoint, claim, claim_command, claim_one, completed, find, finish,
-    heartbeat, id, new_job, spawn, wait_for_blocked, within,
+    heartbeat, id, new_job, reclaim, spawn, wait_for_blocked, within,
 };
 
 /// A unique conflict between two open transactions.
@@ -368,6 +368,7 @@ async fn a_claim_of_a_job_that_ran_since_its_snapshot_gives_the_next_fence() {
     spawn(&store, at(0), vec![new_job(1, "a")]).await;
     let taken = run_gated(&store, claim_of_two(1), async {
         let run = claim_one(&store, at(1), "a").await;
+        store.execute(None, &checkpoint(run, "7")).await.unwrap();
         let released = Finish {
             run,
             outcome: Outcome::Released,
@@ -379,6 +380,74 @@ async fn a_claim_of_a_job_that_ran_since_its_snapshot_gives_the_next_fence() {
     let job = find(&store, id(1)).await.unwrap();
     assert_eq!(job.live.as_ref().unwrap().fence.0, 2);
     assert_eq!(job.fold(), Some(State::Running));
+    // What was kept since is not in the snapshot of the claim, but in that of the next
+    // statement.
+    let (_, checkpoints) = QUERIES.iter().find(|(n, _)| *n == "checkpoints").unwrap();
+    let kept = sqlx::query(checkpoints).bind(taken).fetch_one(store.pool());
+    assert_eq!(kept.await.unwrap().get::<String, _>("execution_state"), "7");
+}
+
+/// Its run has been taken back since the snapshot, and not even a key of its row has changed:
+/// the lock that the other had on it is what it meets.
+#[tokio::test]
+async fn a_run_that_was_taken_back_keeps_nothing_whatever_it_saw() {
+    let (_database, store) = TestDatabase::with_store().await;
+    spawn(&store, at(0), (1..=2).map(|n| new_job(n, "a")).collect()).await;
+    let [held, kept] = [(); 2].map(|()| claim_one(&store, at(1), "a"));
+    let runs = [held.await, kept.await];
+    let mut snapshots = Vec::new();
+    for isolation in ["REPEATABLE READ", "SERIALIZABLE"] {
+        for _ in ["hold", "checkpoint"] {
+            let mut transaction = store.pool().begin().await.unwrap();
+            let set = format!("SET TRANSACTION ISOLATION LEVEL {isolation}");
+            transaction.execute(&*set).await.unwrap();
+            transaction.execute("SELECT 1 FROM job_live").await.unwrap();
+            snapshots.push(transaction);
+        }
+    }
+    let gate = |run: Run| {
+        let (_, sql) = QUERIES.iter().find(|(n, _)| *n == "checkpoint").unwrap();
+        let from = "FROM /*schema*/job_live";
+        assert!(sql.contains(from) && sql.contains("FOR KEY SHARE"), "{sql}");
+        let gate = format!("FROM (SELECT pg_advisory_xact_lock_shared({GATE})) AS gate, job_live");
+        let sql = sql.replace(from, &gate);
+        let sql = sql.replace("FOR KEY SHARE", "FOR KEY SHARE OF job_live");
+        let sql = sql.replace("RETURNING job_id", "RETURNING job_id AS id");
+        let ClaimId { worker, seq } = run.claim;
+        let values = [
+            format!("'{}'", run.job.0),
+            run.fence.0.to_string(),
+            "'7'".to_owned(),
+            format!("'{}'", worker.0),
+            seq.to_string(),
+        ];
+        let values = values.iter().enumerate();
+        values.fold(sql, |sql, (n, value)| {
+            sql.replace(&format!("${}::", n + 1), &format!("{value}::"))
+        })
+    };
+    let lapsed = at(1).saturating_add(LEASE);
+    let late = run_gated(&store, gate(runs[1]), async {
+        assert_eq!(reclaim(&store, lapsed, "a").await.len(), 2);
+        assert_eq!(claim_one(&store, lapsed, "a").await.job, runs[0].job);
+    });
+    assert!(late.await.is_empty());
+    for (mut transaction, n) in snapshots.into_iter().zip(0..) {
+        for run in runs {
+            let command = match n % 2 {
+                0 => Command::Hold(run),
+                _ => checkpoint(run, "7"),
+            };
+            let mut nested = transaction.begin().await.unwrap();
+            let told = store.execute_on(&mut nested, None, &command).await;
+            let error = told.expect_err("the run is over").to_string();
+            assert!(error.contains("could not serialize"), "{error}");
+        }
+    }
+    for run in runs {
+        let live = find(&store, run.job).await.unwrap().live.unwrap();
+        assert_eq!(live.state, None);
+    }
 }
 
 #[tokio::test]

@@ -296,7 +296,8 @@ async fn tables_that_fit_need_no_lock_whoever_holds_which() {
     let ours = "SELECT pg_advisory_lock(7593020161124)";
     application.execute(ours).await.unwrap();
     let mut transaction = application.begin().await.unwrap();
-    let tables = "LOCK TABLE job_schema, job_specs, job_live, job_runs IN EXCLUSIVE MODE";
+    let tables =
+        "LOCK TABLE job_schema, job_specs, job_live, job_checkpoints, job_runs IN EXCLUSIVE MODE";
     transaction.execute(tables).await.unwrap();
     for poll_only in [false, true] {
         let options = StoreOptions {

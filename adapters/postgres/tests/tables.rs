@@ -116,7 +116,7 @@ async fn our_migrations_and_those_of_the_application_do_not_know_of_each_other()
     store.migrate().await.unwrap();
     store
         .pool()
-        .execute("DROP TABLE job_schema, job_specs, job_live, job_runs")
+        .execute("DROP TABLE job_schema, job_specs, job_live, job_checkpoints, job_runs")
         .await
         .unwrap();
     store.migrate().await.unwrap();
@@ -170,7 +170,7 @@ async fn a_migration_that_fails_leaves_nothing_behind_and_can_run_again() {
         assert!(matches!(error, SchemaError::Missing { .. }), "{error}");
         pool.execute("DROP TABLE job_live_running").await.unwrap();
         store.migrate().await.unwrap();
-        pool.execute("DROP TABLE job_schema, job_specs, job_live, job_runs")
+        pool.execute("DROP TABLE job_schema, job_specs, job_live, job_checkpoints, job_runs")
             .await
             .unwrap();
     }
@@ -178,7 +178,13 @@ async fn a_migration_that_fails_leaves_nothing_behind_and_can_run_again() {
 
 #[tokio::test]
 async fn tables_of_which_one_is_missing_are_neither_accepted_nor_made_up_for() {
-    for table in ["job_schema", "job_specs", "job_live", "job_runs"] {
+    for table in [
+        "job_schema",
+        "job_specs",
+        "job_live",
+        "job_checkpoints",
+        "job_runs",
+    ] {
         let (_database, store) = TestDatabase::with_store().await;
         let drop = format!("DROP TABLE {table}");
         store.pool().execute(&*drop).await.unwrap();

@@ -5,6 +5,8 @@ use job_engine::store::{Reclaim, Written};
 use job_engine::{Command, Rejection, Reply, StoreError};
 use job_tokio::Store;
 
+use sqlx::Executor;
+
 use crate::support::{
     LEASE, TestDatabase, at, checkpoint, claim, claim_command, claim_one, completed, find, finish,
     heartbeat, id, new_job, reclaim, spawn, within,
@@ -91,31 +93,38 @@ async fn a_runner_with_an_open_transaction_holds_up_no_heartbeat_and_loses_no_le
         claim_one(&store, at(1), "a").await,
         claim_one(&store, at(1), "a").await,
     ];
-    let mut transaction = store.pool().begin().await.unwrap();
-    store
-        .execute_on(&mut transaction, None, &checkpoint(one, "1"))
-        .await
-        .unwrap();
+    let ended = Command::Finish(vec![completed(one)]);
+    // Each with whether the lease of its own run can be renewed beside it.
+    for (what, command, isolation, renewable) in [
+        ("a checkpoint", checkpoint(one, "1"), "READ COMMITTED", true),
+        ("a hold", Command::Hold(one), "READ COMMITTED", true),
+        ("a hold", Command::Hold(one), "REPEATABLE READ", false),
+        ("an end", ended, "READ COMMITTED", false),
+    ] {
+        let mut transaction = store.pool().begin().await.unwrap();
+        let set = format!("SET TRANSACTION ISOLATION LEVEL {isolation}");
+        transaction.execute(&*set).await.unwrap();
+        let done = store.execute_on(&mut transaction, Some(at(2)), &command);
+        done.await.unwrap();
 
-    let renewed = within(
-        "the heartbeat",
-        heartbeat(&store, at(100), vec![one, other]),
-    )
-    .await;
-    assert_eq!(renewed, [Written::Applied, Written::Applied]);
-    let live = find(&store, id(2)).await.unwrap().live.unwrap();
-    assert_eq!(
-        live.lease.unwrap().expires_at,
-        at(100).saturating_add(LEASE)
-    );
-    let later = at(1).saturating_add(LEASE);
-    let lost = within("recovery", reclaim(&store, later, "a")).await;
-    assert_eq!(lost, []);
+        let renewed = heartbeat(&store, at(100), vec![one, other]);
+        let renewed = within("the heartbeat", renewed).await;
+        assert_eq!(renewed, [Written::Applied, Written::Applied], "{what}");
+        for (run, renewable) in [(one, renewable), (other, true)] {
+            let live = find(&store, run.job).await.unwrap().live.unwrap();
+            let since = if renewable { at(100) } else { at(1) };
+            let expires_at = live.lease.unwrap().expires_at;
+            let expected = since.saturating_add(LEASE);
+            assert_eq!(expires_at, expected, "{what}, {isolation}");
+        }
+        let later = at(1).saturating_add(LEASE);
+        let lost = within("recovery", reclaim(&store, later, "a")).await;
+        assert_eq!(lost, [], "{what}");
 
-    transaction.commit().await.unwrap();
-    let renewed = heartbeat(&store, later, vec![one, other]).await;
-    assert_eq!(renewed, [Written::Applied, Written::Applied]);
-    assert_eq!(reclaim(&store, later, "a").await, []);
+        transaction.rollback().await.unwrap();
+        let renewed = heartbeat(&store, at(1), vec![one, other]).await;
+        assert_eq!(renewed, [Written::Applied, Written::Applied], "{what}");
+    }
 }
 
 #[tokio::test]

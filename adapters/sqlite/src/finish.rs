@@ -131,8 +131,10 @@ pub(crate) async fn end_runs(
         .await
         .map_err(failed)?;
     if ends.iter().any(|end| end.next.is_none()) {
-        let query = sqlx::query(sql::FINISH_FINAL).bind(&input);
-        query.execute(&mut *connection).await.map_err(failed)?;
+        for statement in [sql::FINISH_FINAL, sql::FORGET] {
+            let query = sqlx::query(statement).bind(&input);
+            query.execute(&mut *connection).await.map_err(failed)?;
+        }
     }
     if ends.iter().any(|end| end.next.is_some()) {
         let query = sqlx::query(sql::FINISH_PENDING).bind(&input);

@@ -19,7 +19,8 @@ use crate::store::SqliteStore;
 pub const SCHEMA_VERSION: i64 = 1;
 
 /// The tables and indexes of [`SCHEMA_VERSION`].
-const PARTS: [&str; 7] = [
+const PARTS: [&str; 8] = [
+    "job_checkpoints",
     "job_live",
     "job_live_pending",
     "job_live_running",

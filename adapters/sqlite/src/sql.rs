@@ -21,6 +21,7 @@ statements![
     FINISH_FINAL = "finish_final",
     FINISH_PENDING = "finish_pending",
     FINISHED = "finished",
+    FORGET = "forget",
     HEARTBEAT = "heartbeat",
     HOLD = "hold",
     INTERRUPT = "interrupt",

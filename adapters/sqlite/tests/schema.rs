@@ -111,7 +111,8 @@ async fn a_failed_migration_of_the_application_does_not_keep_the_store_from_its_
         let dirty = "UPDATE _sqlx_migrations SET success = false";
         store.pool().execute(dirty).await.unwrap();
         if !tables_exist {
-            let drop_all = "DROP TABLE job_specs; DROP TABLE job_live; DROP TABLE job_runs; DROP TABLE job_schema";
+            let drop_all = "DROP TABLE job_specs; DROP TABLE job_live; DROP TABLE job_checkpoints; DROP TABLE job_runs; \
+                            DROP TABLE job_schema";
             store.pool().execute(drop_all).await.unwrap();
         }
         store.migrate().await.unwrap();

@@ -99,7 +99,7 @@ pub(crate) async fn burst(database: &TestDatabase, counted: Counted) {
         Counted::BeforeTheyCame => {
             load(database, 1..=BURST, BURST + 1, -WEEK).await;
             // One at the end keeps the pages before it.
-            for (table, id) in TABLES.into_iter().zip(["id", "id", "job_id"]) {
+            for (table, id) in TABLES.into_iter().zip(["id", "id", "job_id", "job_id"]) {
                 let last = format!("lpad(to_hex({BURST}), 32, '0')::uuid");
                 let gone = format!("DELETE FROM {table} WHERE {id} <> {last}");
                 execute(&mut connection, &gone).await;
@@ -179,7 +179,17 @@ async fn load(
         let mut connection = database.options().connect().await.unwrap();
         execute(&mut connection, &statement).await;
     };
-    tokio::join!(insert(specs), insert(live), insert(runs));
+    // One of three has kept something.
+    let checkpoints = format!(
+        "INSERT INTO job_checkpoints (job_id, execution_state)
+         SELECT id, 'null' FROM {jobs} WHERE n % 3 = 0"
+    );
+    tokio::join!(
+        insert(specs),
+        insert(live),
+        insert(runs),
+        insert(checkpoints)
+    );
 }
 
 async fn execute(connection: &mut PgConnection, statement: &str) {
@@ -204,6 +214,8 @@ pub(crate) struct Sample {
     pub(crate) ended: Vec<SampleRun>,
     /// Jobs that exist, at most 1,000.
     pub(crate) jobs: Vec<Uuid>,
+    /// Jobs of which something was kept, at most 1,000.
+    pub(crate) kept: Vec<Uuid>,
     /// The job with the longest history.
     pub(crate) oldest: Uuid,
     /// How many jobs run in all.
@@ -228,6 +240,8 @@ impl Sample {
         let jobs = "SELECT id FROM job_specs WHERE NOT unique_type \
                     ORDER BY md5(id::text) LIMIT 1000";
         let jobs = connection.fetch_all(jobs).await.unwrap();
+        let kept = "SELECT job_id FROM job_checkpoints ORDER BY md5(job_id::text) LIMIT 1000";
+        let kept = connection.fetch_all(kept).await.unwrap();
         let oldest = "SELECT id FROM job_specs ORDER BY id LIMIT 1";
         let oldest = connection.fetch_one(oldest).await.unwrap();
         let running = "SELECT count(*) FROM job_live WHERE state = 1";
@@ -239,6 +253,7 @@ impl Sample {
             claim: (claim.get(0), claim.get(1), claim.get(2)),
             ended: ended.iter().map(run).collect(),
             jobs: jobs.iter().map(|row| row.get(0)).collect(),
+            kept: kept.iter().map(|row| row.get(0)).collect(),
             oldest: oldest.get(0),
             running: running.get(0),
         }
@@ -252,6 +267,7 @@ impl Sample {
             claim: (Uuid::nil(), 1, 0),
             ended: vec![(Uuid::nil(), 1, Uuid::nil(), 1)],
             jobs: (0..BATCH_LEN_MAX as u128).map(Uuid::from_u128).collect(),
+            kept: vec![Uuid::nil()],
             oldest: Uuid::nil(),
             running: 0,
         }

@@ -91,11 +91,19 @@ pub(crate) const EXPECTED: &[Expected] = &[
         by: By::Application,
         scans: &["job_live_pkey"],
         rows_each: 2,
-        // If the new version does not fit beside the old one, it is entered into
-        // two indexes.
-        blocks_each: PROBE + ROW + 2 * ENTRY,
+        // Looks for what was kept before, and writes it anew.
+        blocks_each: (PROBE + 1) + PROBE + ROW + ENTRY,
         ranges_over: None,
         cases: checkpoint,
+    },
+    Expected {
+        name: "checkpoints",
+        by: By::Worker,
+        scans: &["job_checkpoints_pkey"],
+        rows_each: 2,
+        blocks_each: PROBE,
+        ranges_over: None,
+        cases: |sample| batches(&sample.kept, |kept| vec![array(kept)]),
     },
     Expected {
         name: "claim",
@@ -142,28 +150,39 @@ pub(crate) const EXPECTED: &[Expected] = &[
     Expected {
         name: "find",
         by: By::Application,
-        scans: &["job_live_pkey", "job_runs_pkey", "job_specs_pkey"],
-        rows_each: 3,
-        blocks_each: 3 * PROBE,
+        scans: &[
+            "job_checkpoints_pkey",
+            "job_live_pkey",
+            "job_runs_pkey",
+            "job_specs_pkey",
+        ],
+        rows_each: 4,
+        blocks_each: 4 * PROBE,
         ranges_over: None,
         cases: find,
     },
     Expected {
         name: "finish",
         by: By::Application,
-        scans: &["job_live_pkey", "job_live_pkey", "job_live_pkey"],
-        rows_each: 4,
-        // Locks the row, finds it again, writes it, and writes to the history.
-        blocks_each: (PROBE + 1) + (PROBE + ROW + 2 * ENTRY) + (ROW + ENTRY),
+        scans: &[
+            "job_checkpoints_pkey",
+            "job_live_pkey",
+            "job_live_pkey",
+            "job_live_pkey",
+        ],
+        rows_each: 5,
+        // Locks the row, finds it again, writes it, writes to the history, and looks for
+        // what was kept.
+        blocks_each: (PROBE + 1) + (PROBE + ROW + 2 * ENTRY) + (ROW + ENTRY) + (PROBE + 1),
         ranges_over: None,
         cases: finish,
     },
     Expected {
         name: "finish_final",
         by: By::Application,
-        scans: &["job_live_pkey"],
-        rows_each: 2,
-        blocks_each: (PROBE + ROW) + (ROW + ENTRY),
+        scans: &["job_checkpoints_pkey", "job_live_pkey"],
+        rows_each: 4,
+        blocks_each: (PROBE + ROW) + (ROW + ENTRY) + (PROBE + 1),
         ranges_over: None,
         cases: finish_final,
     },
@@ -188,7 +207,7 @@ pub(crate) const EXPECTED: &[Expected] = &[
     Expected {
         name: "hold",
         by: By::Application,
-        scans: &["job_live_pkey"],
+        scans: &["job_live_pkey", "job_live_pkey"],
         rows_each: 2,
         blocks_each: PROBE + 1,
         ranges_over: None,
@@ -226,12 +245,13 @@ pub(crate) const EXPECTED: &[Expected] = &[
         by: By::Worker,
         scans: &[
             "all of job_live_running",
+            "job_checkpoints_pkey",
             "job_live_pkey",
             "job_live_pkey",
             "job_live_pkey",
         ],
-        rows_each: 3,
-        blocks_each: (PROBE + 1) + (PROBE + ROW + 2 * ENTRY) + (ROW + ENTRY),
+        rows_each: 4,
+        blocks_each: (PROBE + 1) + (PROBE + ROW + 2 * ENTRY) + (ROW + ENTRY) + (PROBE + 1),
         ranges_over: Some("job_live_running"),
         cases: reclaim,
     },
@@ -346,7 +366,7 @@ fn claim(_: &Sample) -> Vec<Case> {
 fn find(sample: &Sample) -> Vec<Case> {
     // Each run is compared with what the job is, which belongs to none of them.
     let find = |what: &str, runs: usize, returns: usize, id: Uuid| Case {
-        pairs_max: 2 * runs as u64,
+        pairs_max: 3 * runs as u64,
         ..case(what, 1 + runs, returns, [text(id)])
     };
     let history = LONG_HISTORY as usize;

@@ -4,7 +4,7 @@ use serde_json::Value;
 use sqlx::{Connection, Executor, PgConnection, Row};
 
 /// The tables that grow.
-pub(crate) const TABLES: [&str; 3] = ["job_specs", "job_live", "job_runs"];
+pub(crate) const TABLES: [&str; 4] = ["job_specs", "job_live", "job_checkpoints", "job_runs"];
 
 /// What a statement took that was carried out.
 #[derive(Debug)]

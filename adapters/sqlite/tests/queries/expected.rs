@@ -36,6 +36,7 @@ pub(crate) enum Value {
 
 const LIVE_BY_ID: &str = "SEARCH job_live USING PRIMARY KEY (id=?)";
 const SPECS_BY_ID: &str = "SEARCH specs USING PRIMARY KEY (id=?)";
+const KEPT_BY_ID: &str = "SEARCH kept USING PRIMARY KEY (job_id=?)";
 
 pub(crate) const EXPECTED: &[Expected] = &[
     Expected {
@@ -52,6 +53,7 @@ pub(crate) const EXPECTED: &[Expected] = &[
         plan: &[
             "SEARCH job_live USING COVERING INDEX job_live_pending (job_type=? AND due_at<?)",
             LIVE_BY_ID,
+            KEPT_BY_ID,
             SPECS_BY_ID,
             SPECS_BY_ID,
             SPECS_BY_ID,
@@ -71,6 +73,7 @@ pub(crate) const EXPECTED: &[Expected] = &[
     Expected {
         name: "find_job",
         plan: &[
+            "SEARCH kept USING PRIMARY KEY (job_id=?) LEFT-JOIN",
             "SEARCH live USING PRIMARY KEY (id=?) LEFT-JOIN",
             SPECS_BY_ID,
         ],
@@ -108,6 +111,14 @@ pub(crate) const EXPECTED: &[Expected] = &[
                 },
             )
         },
+    },
+    Expected {
+        name: "forget",
+        plan: &[
+            "SEARCH job_checkpoints USING PRIMARY KEY (job_id=?)",
+            LIVE_BY_ID,
+        ],
+        cases: || finishes(|_| 0, |ends| vec![ends]),
     },
     Expected {
         name: "heartbeat",
@@ -203,6 +214,7 @@ pub(crate) const EXPECTED: &[Expected] = &[
         name: "renew_claim",
         plan: &[
             "SEARCH job_live USING COVERING INDEX job_live_running (worker=? AND claim_seq=?)",
+            KEPT_BY_ID,
             SPECS_BY_ID,
             SPECS_BY_ID,
             SPECS_BY_ID,

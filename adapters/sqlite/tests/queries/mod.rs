@@ -19,7 +19,16 @@ const MANY_JOBS: u64 = 1_000_000;
 /// How many times as much a statement may cost among many jobs as among few.
 const FACTOR_MAX: u64 = 2;
 /// How plans name the tables that grow.
-const TABLES: [&str; 6] = ["job_live", "live", "job_specs", "specs", "job_runs", "runs"];
+const TABLES: [&str; 8] = [
+    "job_live",
+    "live",
+    "job_specs",
+    "specs",
+    "job_checkpoints",
+    "kept",
+    "job_runs",
+    "runs",
+];
 
 #[tokio::test]
 async fn every_statement_prepares() {
