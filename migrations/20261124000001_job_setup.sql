@@ -85,7 +85,7 @@ CREATE TABLE job_runs (
     ended_at timestamptz NOT NULL,
     attempt integer NOT NULL,
     -- 1 completed, 2 rescheduled, 3 retried, 4 errored, 5 released, 6 lost,
-    -- 7 abandoned, 8 interrupted, 9 undecodable.
+    -- 7 abandoned, 8 interrupted, 9 undecodable, 10 snoozed.
     run_end smallint NOT NULL,
     error text,
     -- When the next run was due; null if the job was over.

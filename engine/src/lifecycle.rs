@@ -50,11 +50,13 @@ pub enum RunEnd {
     /// The config could not be decoded by the program that took the job; the attempt does
     /// not count.
     Undecodable = 9,
+    /// The runner asked for another run; the attempt does not count.
+    Snoozed = 10,
 }
 
 impl RunEnd {
     /// All of them, for stores that read the number back.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Completed,
         Self::Rescheduled,
         Self::Retried,
@@ -64,6 +66,7 @@ impl RunEnd {
         Self::Abandoned,
         Self::Interrupted,
         Self::Undecodable,
+        Self::Snoozed,
     ];
 
     /// The number that the stores write.
@@ -90,7 +93,8 @@ impl RunEnd {
             | Self::Released
             | Self::Lost
             | Self::Interrupted
-            | Self::Undecodable => false,
+            | Self::Undecodable
+            | Self::Snoozed => false,
         }
     }
 }
@@ -114,7 +118,7 @@ impl State {
     pub fn next(self, event: Event) -> Result<Self, IllegalEvent> {
         use RunEnd::{
             Abandoned, Completed, Errored, Interrupted, Lost, Released, Rescheduled, Retried,
-            Undecodable,
+            Snoozed, Undecodable,
         };
         match (self, event) {
             (State::Pending, Event::Claimed) => Ok(State::Running),
@@ -122,7 +126,9 @@ impl State {
             (State::Running, Event::Ended(Errored | Abandoned)) => Ok(State::Errored),
             (
                 State::Running,
-                Event::Ended(Rescheduled | Retried | Released | Lost | Interrupted | Undecodable),
+                Event::Ended(
+                    Rescheduled | Retried | Released | Lost | Interrupted | Undecodable | Snoozed,
+                ),
             ) => Ok(State::Pending),
             (State::Running, Event::Claimed)
             | (State::Pending, Event::Ended(_))
@@ -152,7 +158,7 @@ mod tests {
             assert_eq!(state.is_final(), end.is_final(), "{end:?}");
             assert_eq!(RunEnd::from_code(end.code()), Some(end));
         }
-        assert_eq!(RunEnd::from_code(10), None);
+        assert_eq!(RunEnd::from_code(11), None);
         let failures = RunEnd::ALL.into_iter().filter(|end| end.is_failure());
         assert_eq!(
             failures.collect::<Vec<_>>(),

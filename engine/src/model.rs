@@ -272,6 +272,7 @@ impl ModelStore {
                 let (due_at, attempt) = match outcome {
                     Outcome::Completed | Outcome::Errored { .. } => return None,
                     Outcome::Rescheduled { due } => (due.resolve(now), 1),
+                    Outcome::Snoozed { due } => (due.resolve(now), live.attempt),
                     Outcome::Retried { delay, attempt, .. } => {
                         (now.saturating_add(*delay), (*attempt).min(COUNT_MAX))
                     }
@@ -299,6 +300,7 @@ impl ModelStore {
                     },
                     Outcome::Completed
                     | Outcome::Rescheduled { .. }
+                    | Outcome::Snoozed { .. }
                     | Outcome::Retried { .. }
                     | Outcome::Errored { .. } => Live {
                         crashes: 0,

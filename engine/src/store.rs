@@ -106,6 +106,11 @@ pub enum Outcome {
         /// When.
         due: Due,
     },
+    /// The job is to run again, at the same attempt.
+    Snoozed {
+        /// When.
+        due: Due,
+    },
     /// The run failed; try again.
     Retried {
         /// So long after the store's now.
@@ -142,6 +147,7 @@ impl Outcome {
         match self {
             Outcome::Completed => RunEnd::Completed,
             Outcome::Rescheduled { .. } => RunEnd::Rescheduled,
+            Outcome::Snoozed { .. } => RunEnd::Snoozed,
             Outcome::Retried { .. } => RunEnd::Retried,
             Outcome::Errored { .. } => RunEnd::Errored,
             Outcome::Released => RunEnd::Released,
@@ -158,6 +164,7 @@ impl Outcome {
             | Outcome::Undecodable { error, .. } => Some(error),
             Outcome::Completed
             | Outcome::Rescheduled { .. }
+            | Outcome::Snoozed { .. }
             | Outcome::Released
             | Outcome::Interrupted => None,
         }

@@ -176,7 +176,7 @@ impl Source<'_> {
     }
 
     pub(crate) fn outcome(&mut self) -> Outcome {
-        match self.byte() % 7 {
+        match self.byte() % 8 {
             0 => Outcome::Completed,
             1 => Outcome::Rescheduled { due: self.due() },
             2 => Outcome::Retried {
@@ -192,7 +192,8 @@ impl Source<'_> {
                 delay: self.duration(),
                 error: self.error_text(),
             },
-            _ => Outcome::Released,
+            6 => Outcome::Released,
+            _ => Outcome::Snoozed { due: self.due() },
         }
     }
 

@@ -576,6 +576,8 @@ fn check_outcome(known: &Known, outcome: &Outcome) {
         (Phase::Ended, Some(Ended::Rescheduled(asked)), Outcome::Rescheduled { due }) => {
             asked == due
         }
+        (Phase::Ended, Some(Ended::Snoozed(asked)), Outcome::Snoozed { due }) => asked == due,
+        (Phase::Ended, Some(Ended::Errored(why)), Outcome::Errored { error }) => why == error,
         (Phase::Ended, Some(Ended::Failed(why)), Outcome::Retried { error, .. })
         | (Phase::Ended, Some(Ended::Failed(why)), Outcome::Errored { error }) => why == error,
         (Phase::Ended, Some(Ended::Undecodable(why)), Outcome::Undecodable { error, .. })

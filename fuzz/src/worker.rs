@@ -7,13 +7,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use job_engine::lifecycle::RunEnd;
 use job_engine::store::{
     Claim, Claimed, Finish, NewJob, Outcome, Quota, Reclaim, Reclaimed, TypePolicy, Written,
 };
 use job_engine::worker::{Ended, Input, TypeConfig, WorkerConfig};
 use job_engine::{
-    ClaimId, Command, Due, JobId, JobType, ModelStore, Reply, Run, StoreError, Timestamp, WorkerId,
+    ClaimId, Command, JobId, JobType, ModelStore, Reply, Run, StoreError, Timestamp, WorkerId,
 };
 use uuid::Uuid;
 
@@ -330,7 +329,7 @@ impl Bench {
         let place = source.below(executing.len().min(256));
         let run = *executing.iter().nth(place).expect("there are more");
         let ended = match ended(source) {
-            Ended::Settled(end) => self.settle(run, end),
+            Ended::Settled(outcome) => self.settle(run, outcome),
             Ended::Aborted if !self.worker.is_aborted(run) => Ended::Completed,
             ended => ended,
         };
@@ -341,13 +340,10 @@ impl Bench {
     }
 
     /// The runner's own transaction records its end.
-    fn settle(&mut self, run: Run, end: RunEnd) -> Ended {
-        let (end, outcome) = match end {
-            RunEnd::Completed => (end, Outcome::Completed),
-            _ => (RunEnd::Rescheduled, Outcome::Rescheduled { due: Due::Now }),
-        };
+    fn settle(&mut self, run: Run, outcome: Outcome) -> Ended {
+        let settled = Ended::Settled(outcome.clone());
         match self.apply(&Command::Finish(vec![Finish { run, outcome }])) {
-            Ok(Reply::Finished(written)) if written == [Written::Applied] => Ended::Settled(end),
+            Ok(Reply::Finished(written)) if written == [Written::Applied] => settled,
             _ => Ended::LeaseLost,
         }
     }
@@ -462,13 +458,27 @@ enum Manner {
 }
 
 fn ended(source: &mut Source<'_>) -> Ended {
-    match source.byte() % 9 {
+    match source.byte() % 11 {
         0 | 1 => Ended::Completed,
         2 => Ended::Rescheduled(source.due()),
         3 | 4 => Ended::Failed(source.error_text()),
-        5 => Ended::Settled(source.run_end()),
+        5 => Ended::Settled(settled(source)),
+        9 => Ended::Snoozed(source.due()),
+        10 => Ended::Errored(source.error_text()),
         6 => Ended::LeaseLost,
         7 => Ended::Undecodable(source.error_text()),
         _ => Ended::Aborted,
+    }
+}
+
+/// What a runner may end its run as in a transaction of its own.
+fn settled(source: &mut Source<'_>) -> Outcome {
+    match source.byte() % 4 {
+        0 => Outcome::Completed,
+        1 => Outcome::Rescheduled { due: source.due() },
+        2 => Outcome::Snoozed { due: source.due() },
+        _ => Outcome::Errored {
+            error: source.error_text(),
+        },
     }
 }

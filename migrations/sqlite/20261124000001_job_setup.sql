@@ -68,7 +68,7 @@ CREATE TABLE IF NOT EXISTS job_runs (
     claimed_at INTEGER NOT NULL,
     ended_at INTEGER NOT NULL,
     -- 1 completed, 2 rescheduled, 3 retried, 4 errored, 5 released, 6 lost,
-    -- 7 abandoned, 8 interrupted, 9 undecodable.
+    -- 7 abandoned, 8 interrupted, 9 undecodable, 10 snoozed.
     run_end INTEGER NOT NULL,
     error TEXT,
     -- When the next run was due; null if the job was over.

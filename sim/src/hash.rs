@@ -129,7 +129,9 @@ impl TraceHash {
                     Ended::Completed => 0,
                     Ended::Rescheduled(_) => 1,
                     Ended::Failed(_) => 2,
-                    Ended::Settled(end) => 8 + end.code() as u64,
+                    Ended::Settled(outcome) => 8 + outcome.end().code() as u64,
+                    Ended::Snoozed(_) => 6,
+                    Ended::Errored(_) => 7,
                     Ended::LeaseLost => 3,
                     Ended::Aborted => 4,
                     Ended::Undecodable(_) => 5,
@@ -191,7 +193,7 @@ impl TraceHash {
                             self.word(delay.as_nanos() as u64);
                             self.word((*attempt).into());
                         }
-                        Outcome::Rescheduled { due } => {
+                        Outcome::Rescheduled { due } | Outcome::Snoozed { due } => {
                             let due = due.resolve(crate::scenario::START);
                             self.word(due.as_micros().cast_unsigned());
                         }

@@ -6,8 +6,7 @@ mod words;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use job_engine::lifecycle::RunEnd;
-use job_engine::store::{Spawned, Written};
+use job_engine::store::{Outcome, Spawned, Written};
 use job_engine::worker::{Ended, StopReason};
 use job_engine::{Command, Reply, Run, StoreError};
 
@@ -535,15 +534,22 @@ fn is_done(reply: &Reply) -> bool {
 
 fn fate_of(ended: &Ended) -> Fate {
     match ended {
-        Ended::Completed | Ended::Settled(RunEnd::Completed) => Fate::Completed,
+        Ended::Completed | Ended::Settled(Outcome::Completed) => Fate::Completed,
         Ended::Rescheduled(_)
-        | Ended::Settled(RunEnd::Rescheduled | RunEnd::Released | RunEnd::Interrupted) => {
-            Fate::Rescheduled
-        }
+        | Ended::Snoozed(_)
+        | Ended::Settled(
+            Outcome::Rescheduled { .. }
+            | Outcome::Snoozed { .. }
+            | Outcome::Released
+            | Outcome::Interrupted,
+        ) => Fate::Rescheduled,
         Ended::Failed(_)
+        | Ended::Errored(_)
         | Ended::Undecodable(_)
-        | Ended::Settled(RunEnd::Retried | RunEnd::Errored | RunEnd::Undecodable) => Fate::Failed,
-        Ended::LeaseLost | Ended::Settled(RunEnd::Lost | RunEnd::Abandoned) => Fate::LeaseLost,
+        | Ended::Settled(
+            Outcome::Retried { .. } | Outcome::Errored { .. } | Outcome::Undecodable { .. },
+        ) => Fate::Failed,
+        Ended::LeaseLost => Fate::LeaseLost,
         Ended::Aborted => Fate::Aborted,
     }
 }

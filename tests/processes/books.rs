@@ -118,6 +118,7 @@ pub enum Meant {
     RescheduleNow,
     RescheduleIn { micros: u64 },
     RescheduleAt { at: Micros },
+    SnoozeIn { micros: u64 },
 }
 
 /// The execution state of a job that takes turns.

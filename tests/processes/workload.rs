@@ -309,6 +309,7 @@ impl<B: Books> Runner<B> {
             Again::Now => JobCompletion::RescheduleNowWithTx(transaction),
             Again::In(delay) => JobCompletion::RescheduleInWithTx(transaction, delay),
             Again::At(at) => JobCompletion::RescheduleAtWithTx(transaction, time(at)),
+            Again::Snoozed(delay) => JobCompletion::snooze_in(delay).in_tx(transaction),
         })
     }
 }
@@ -327,6 +328,7 @@ async fn keep<B: Books>(mut run: Run<'_, B>, turn: u32) -> Result<JobCompletion<
         Again::Now => JobCompletion::RescheduleNow,
         Again::In(delay) => JobCompletion::RescheduleIn(delay),
         Again::At(at) => JobCompletion::RescheduleAt(time(at)),
+        Again::Snoozed(delay) => JobCompletion::snooze_in(delay),
     })
 }
 
@@ -336,15 +338,17 @@ enum Again {
     Now,
     In(Duration),
     At(Micros),
+    Snoozed(Duration),
 }
 
 impl Again {
     /// The turns take turns.
     fn at(turn: u32) -> Self {
-        match turn % 4 {
+        match turn % 5 {
             0 => Self::Now,
             1 => Self::In(Duration::from_millis(120)),
-            2 => Self::At(micros(Duration::from_millis(80))),
+            2 => Self::Snoozed(Duration::from_millis(60)),
+            3 => Self::At(micros(Duration::from_millis(80))),
             // In the past.
             _ => Self::At(0),
         }
@@ -357,6 +361,9 @@ impl Again {
                 micros: delay.as_micros() as u64,
             },
             Self::At(at) => Meant::RescheduleAt { at },
+            Self::Snoozed(delay) => Meant::SnoozeIn {
+                micros: delay.as_micros() as u64,
+            },
         }
     }
 }

@@ -29,6 +29,8 @@ enum End {
     RunsAgainNow,
     RunsAgainIn(Duration),
     RunsAgainAt(Duration),
+    Snoozes(Duration),
+    GivesUp,
 }
 
 fn seconds(range: std::ops::Range<u64>) -> impl Strategy<Value = Duration> {
@@ -46,6 +48,8 @@ fn run() -> impl Strategy<Value = Run> {
         1 => Just(End::RunsAgainNow),
         1 => seconds(0..100).prop_map(End::RunsAgainIn),
         1 => seconds(0..100).prop_map(End::RunsAgainAt),
+        1 => seconds(0..100).prop_map(End::Snoozes),
+        1 => Just(End::GivesUp),
     ];
     (takes, end).prop_map(|(takes, end)| Run { takes, end })
 }
@@ -99,6 +103,8 @@ fn scripted<B: TestBackend>(script: Vec<Run>, starts: Starts) -> TestInitializer
                 End::RunsAgainNow => Ok(JobCompletion::RescheduleNow),
                 End::RunsAgainIn(wait) => Ok(JobCompletion::RescheduleIn(wait)),
                 End::RunsAgainAt(wait) => Ok(JobCompletion::RescheduleAt(job.clock().now() + wait)),
+                End::Snoozes(wait) => Ok(JobCompletion::snooze_in(wait)),
+                End::GivesUp => Ok(JobCompletion::fail("as the script says")),
             }
         }
     })
@@ -219,6 +225,23 @@ fn judge(settings: &RetrySettings, script: &[Run], job: &Job, starts: &Starts) -
                 attempt = 1;
                 prop_assert_eq!(*due_at, *began + takes + wait);
                 *due_at
+            }
+            (End::Snoozes(wait), JobEventKind::Snoozed { due_at }) => {
+                prop_assert_eq!(*due_at, event.at + wait);
+                *due_at
+            }
+            (
+                End::GivesUp,
+                JobEventKind::Errored {
+                    attempt: failed,
+                    error,
+                },
+            ) => {
+                prop_assert_eq!(*failed, attempt);
+                prop_assert_eq!(error, "as the script says");
+                prop_assert_eq!(job.state(), JobState::Errored);
+                prop_assert_eq!(starts.len(), n + 1, "it ran after its end");
+                break;
             }
             (end, kind) => {
                 let text = format!("{end:?} was recorded as {kind:?}");

@@ -72,6 +72,9 @@ on_every_backend![
     a_panic_counts_as_an_error_with_its_message,
     the_execution_state_survives_retries_and_reschedules,
     a_reschedule_starts_the_attempts_again,
+    a_snoozed_run_was_no_attempt,
+    a_runner_that_gives_its_job_up_ends_it,
+    a_job_is_given_up_together_with_a_transaction,
     backoff_follows_the_artificial_clock,
     a_lease_is_kept_however_far_the_clock_is_advanced,
     a_shutdown_waits_by_the_clock,
@@ -468,6 +471,73 @@ async fn the_execution_state_survives_retries_and_reschedules<B: TestBackend>() 
     spawner.spawn(id, Value::Null).await.unwrap();
     let job = ended(&jobs, id).await;
     assert_eq!(job.state(), JobState::Completed, "{:?}", job.last_error());
+}
+
+async fn a_snoozed_run_was_no_attempt<B: TestBackend>() {
+    let place = B::place().await;
+    let mut jobs = service::<B>(&place).await;
+    let attempts = Arc::new(Mutex::new(Vec::new()));
+    let keep = Arc::clone(&attempts);
+    let initializer = TestInitializer::new("patient", move |mut job: job::CurrentJob<B>, _| {
+        keep.lock().unwrap().push(job.attempt());
+        let runs = keep.lock().unwrap().len();
+        async move {
+            match runs {
+                1 => Err("first".to_owned()),
+                2 => {
+                    job.update_execution_state(2).await.unwrap();
+                    Ok(JobCompletion::snooze_in(Duration::from_millis(1)))
+                }
+                3 => {
+                    let transaction = B::begin(job.pool()).await;
+                    let past = job.clock().now() - TimeDelta::hours(1);
+                    Ok(JobCompletion::snooze_at(past).in_tx(transaction))
+                }
+                _ => {
+                    assert_eq!(job.execution_state::<u32>().unwrap(), Some(2));
+                    Ok(JobCompletion::complete())
+                }
+            }
+        }
+    });
+    let spawner = B::add(&mut jobs, initializer.retry(at_once(2)));
+    jobs.start_poll().await.unwrap();
+    let id = JobId::new();
+    spawner.spawn(id, Value::Null).await.unwrap();
+    let job = ended(&jobs, id).await;
+    assert_eq!(job.state(), JobState::Completed, "{:?}", job.last_error());
+    assert_eq!(*attempts.lock().unwrap(), [1, 2, 2, 2]);
+    let told = history(&job).into_iter().filter(|what| *what == "snoozed");
+    assert_eq!(told.count(), 2);
+}
+
+async fn a_runner_that_gives_its_job_up_ends_it<B: TestBackend>() {
+    let place = B::place().await;
+    let mut jobs = service::<B>(&place).await;
+    let initializer = TestInitializer::new("declined", |_: job::CurrentJob<B>, _| async {
+        Ok(JobCompletion::fail("the card has expired"))
+    });
+    let spawner = B::add(&mut jobs, initializer);
+    jobs.start_poll().await.unwrap();
+    let id = JobId::new();
+    spawner.spawn(id, Value::Null).await.unwrap();
+    let job = ended(&jobs, id).await;
+    assert_eq!((job.state(), job.attempt()), (JobState::Errored, 1));
+    assert_eq!(job.last_error(), Some("the card has expired"));
+    assert_eq!(history(&job), ["spawned", "started", "errored"]);
+}
+
+async fn a_job_is_given_up_together_with_a_transaction<B: TestBackend>() {
+    let place = B::place().await;
+    let mut jobs = service::<B>(&place).await;
+    let (parent, child) = parent_and_child(&mut jobs, at_once(3), |transaction| {
+        Ok(JobCompletion::fail("tell the customer").in_tx(transaction))
+    })
+    .await;
+    let parent = ended(&jobs, parent).await;
+    assert_eq!(history(&parent), ["spawned", "started", "errored"]);
+    assert_eq!(parent.last_error(), Some("tell the customer"));
+    ended(&jobs, child).await;
 }
 
 async fn a_reschedule_starts_the_attempts_again<B: TestBackend>() {

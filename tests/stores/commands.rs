@@ -251,7 +251,8 @@ fn outcome(now: Timestamp) -> impl Strategy<Value = Outcome> {
     prop_oneof![
         2 => Just(Outcome::Completed),
         1 => error().prop_map(|error| Outcome::Errored { error }),
-        2 => due(now).prop_map(|due| Outcome::Rescheduled { due }),
+        1 => due(now).prop_map(|due| Outcome::Rescheduled { due }),
+        1 => due(now).prop_map(|due| Outcome::Snoozed { due }),
         1 => Just(Outcome::Released),
         1 => Just(Outcome::Interrupted),
         1 => (duration(), error())

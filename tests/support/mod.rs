@@ -54,6 +54,7 @@ pub fn history(job: &Job) -> Vec<&'static str> {
             Kind::Started { .. } => "started",
             Kind::Completed => "completed",
             Kind::Rescheduled { .. } => "rescheduled",
+            Kind::Snoozed { .. } => "snoozed",
             Kind::Failed { .. } => "failed",
             Kind::Errored { .. } => "errored",
             Kind::Aborted => "aborted",

@@ -84,6 +84,11 @@ pub enum JobEventKind {
         /// When that was due.
         due_at: DateTime<Utc>,
     },
+    /// Its runner asked for another run at the same attempt.
+    Snoozed {
+        /// When that was due.
+        due_at: DateTime<Utc>,
+    },
     /// Its runner failed, and another attempt followed.
     Failed {
         /// Which attempt failed.
@@ -93,8 +98,8 @@ pub enum JobEventKind {
         /// When the next attempt was due.
         retry_at: DateTime<Utc>,
     },
-    /// Its runner failed for the last time, its lease ran out too often, or nobody could
-    /// decode its config for too long.
+    /// Its runner failed for the last time, or for good; its lease ran out too often; or nobody
+    /// could decode its config for too long.
     Errored {
         /// Which attempt failed.
         attempt: u32,
@@ -196,6 +201,7 @@ impl Job {
                 | JobEventKind::Started { .. }
                 | JobEventKind::Completed
                 | JobEventKind::Rescheduled { .. }
+                | JobEventKind::Snoozed { .. }
                 | JobEventKind::Aborted
                 | JobEventKind::Released
                 | JobEventKind::LeaseLost { .. } => None,
@@ -307,6 +313,7 @@ fn end(run: &RunRecord) -> JobEventKind {
     match run.end {
         RunEnd::Completed => JobEventKind::Completed,
         RunEnd::Rescheduled => JobEventKind::Rescheduled { due_at: due_at() },
+        RunEnd::Snoozed => JobEventKind::Snoozed { due_at: due_at() },
         RunEnd::Retried => JobEventKind::Failed {
             attempt,
             error: error(),

@@ -131,6 +131,7 @@
 #![cfg_attr(feature = "fail-on-warnings", deny(clippy::all))]
 
 pub mod backend;
+mod completion;
 mod config;
 mod core;
 mod current;
@@ -167,6 +168,7 @@ mod trace;
 #[cfg(feature = "sqlite")]
 pub use backend::Sqlite;
 pub use backend::{AnyBackend, Backend, Memory, Postgres};
+pub use completion::{Ending, JobCompletion};
 pub use config::{JobPollerConfig, JobSvcConfig, JobSvcConfigBuilder};
 pub use current::CurrentJob;
 pub use error::JobError;
@@ -184,9 +186,7 @@ pub use job_tokio::{
 pub use job_type::JobType;
 #[cfg(feature = "postgres")]
 pub use migrate::{IncludeMigrations, MIGRATOR};
-pub use runner::{
-    CRASHES_MAX_DEFAULT, JobCompletion, JobInitializer, JobRunner, UNDECODABLE_MAX_DEFAULT,
-};
+pub use runner::{CRASHES_MAX_DEFAULT, JobInitializer, JobRunner, UNDECODABLE_MAX_DEFAULT};
 pub use service::Jobs;
 pub use spawn::{OrFind, Spawn, SpawnIn, Spawned};
 pub use spawner::JobSpawner;

@@ -6,19 +6,18 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
-use job_engine::lifecycle::RunEnd;
 use job_engine::planted::{Bug, planted};
 use job_engine::store::{ClaimedJob, Finish, Outcome, Written};
 use job_engine::worker::{Ended, TypeConfig};
-use job_engine::{Command, Due, ErrorText, Reply, Run};
+use job_engine::{Command, ErrorText, Reply, Run};
 use job_tokio::fault::fault_point;
 use job_tokio::guarded::{GuardedSpan, guarded, traced};
-use job_tokio::{RunJob, StopSignal, to_timestamp};
+use job_tokio::{RunJob, StopSignal};
 use tokio::time::timeout;
 use tracing::{Span, field, info_span};
 
 use crate::backend::{Backend, CallerTransaction};
+use crate::completion::{End, Within};
 use crate::core::Core;
 use crate::error::{JobError, chain};
 use crate::{
@@ -216,7 +215,7 @@ impl<B: Backend> Inner<B> {
                     JobError::RunnerFailed { source, .. } => source.to_string(),
                     error => error.to_string(),
                 };
-                record_failure(&retry, attempt, &message);
+                record_failure("Error", level(&retry, attempt), &message);
                 failed(&message)
             }
         }
@@ -230,32 +229,19 @@ pub(crate) async fn conclude<B: Backend>(
     run: Run,
     completion: JobCompletion<B>,
 ) -> Ended {
-    use JobCompletion as C;
     guarded(|| {
         Span::current().record("conclusion", completion.name());
     });
+    let (end, within) = completion.apart();
+    if let End::Fail(reason) = &end {
+        record_failure("Fail", "ERROR", reason);
+    }
     // Boxed, so that runs which end without a transaction need no room for one.
-    match completion {
-        C::Complete => Ended::Completed,
-        C::RescheduleNow => Ended::Rescheduled(Due::Now),
-        C::RescheduleIn(delay) => Ended::Rescheduled(Due::In(delay)),
-        C::RescheduleAt(at) => Ended::Rescheduled(due_at(at)),
-        C::CompleteWithTx(tx) => Box::pin(settle(core, run, None, tx)).await,
-        C::RescheduleNowWithTx(tx) => Box::pin(settle(core, run, Some(Due::Now), tx)).await,
-        C::RescheduleInWithTx(tx, delay) => {
-            Box::pin(settle(core, run, Some(Due::In(delay)), tx)).await
-        }
-        C::RescheduleAtWithTx(tx, at) => Box::pin(settle(core, run, Some(due_at(at)), tx)).await,
+    match within {
+        None => end.ended(),
+        Some(Within::Tx(tx)) => Box::pin(settle(core, run, end.outcome(), tx)).await,
         #[cfg(feature = "es-entity")]
-        C::CompleteWithOp(op) => Box::pin(settle(core, run, None, op)).await,
-        #[cfg(feature = "es-entity")]
-        C::RescheduleNowWithOp(op) => Box::pin(settle(core, run, Some(Due::Now), op)).await,
-        #[cfg(feature = "es-entity")]
-        C::RescheduleInWithOp(op, delay) => {
-            Box::pin(settle(core, run, Some(Due::In(delay)), op)).await
-        }
-        #[cfg(feature = "es-entity")]
-        C::RescheduleAtWithOp(op, at) => Box::pin(settle(core, run, Some(due_at(at)), op)).await,
+        Some(Within::Op(op)) => Box::pin(settle(core, run, end.outcome(), op)).await,
     }
 }
 
@@ -264,13 +250,10 @@ pub(crate) async fn conclude<B: Backend>(
 async fn settle<B: Backend>(
     core: &Core<B>,
     run: Run,
-    due: Option<Due>,
+    outcome: Outcome,
     mut transaction: impl CallerTransaction<B>,
 ) -> Ended {
-    let (end, outcome) = match due {
-        None => (RunEnd::Completed, Outcome::Completed),
-        Some(due) => (RunEnd::Rescheduled, Outcome::Rescheduled { due }),
-    };
+    let settled = Ended::Settled(outcome.clone());
     let command = Command::Finish(vec![Finish { run, outcome }]);
     match core.execute_in(&mut transaction, &command).await {
         Ok(Reply::Finished(written))
@@ -283,9 +266,9 @@ async fn settle<B: Backend>(
             match timeout(COMMIT_TIMEOUT, transaction.commit()).await {
                 Ok(Ok(())) => {
                     fault_point(core.worker(), "after_commit").await;
-                    Ended::Settled(end)
+                    settled
                 }
-                Ok(Err(_)) | Err(_) if planted(Bug::UnknownCommitIsSettled) => Ended::Settled(end),
+                Ok(Err(_)) | Err(_) if planted(Bug::UnknownCommitIsSettled) => settled,
                 Ok(Err(error)) => failed(&chain(&error)),
                 Err(_) => failed("the commit of the runner's transaction took too long"),
             }
@@ -326,24 +309,23 @@ pub(crate) async fn perform<B: Backend>(
     result
 }
 
-fn record_failure(retry: &RetrySettings, attempt: u32, message: &str) {
+fn level(retry: &RetrySettings, attempt: u32) -> &'static str {
     let last = retry.n_attempts.is_some_and(|cap| attempt >= cap);
-    let level = if retry.is_warning(attempt) && !last {
+    if retry.is_warning(attempt) && !last {
         "WARN"
     } else {
         "ERROR"
-    };
+    }
+}
+
+fn record_failure(conclusion: &str, level: &str, message: &str) {
     guarded(|| {
         Span::current()
-            .record("conclusion", "Error")
+            .record("conclusion", conclusion)
             .record("error", true)
             .record("error.message", message)
             .record("error.level", level);
     });
-}
-
-fn due_at(at: DateTime<Utc>) -> Due {
-    Due::At(to_timestamp(at))
 }
 
 fn failed(message: &str) -> Ended {

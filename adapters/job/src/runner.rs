@@ -4,12 +4,11 @@ use std::error::Error;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::backend::{Backend, DefaultBackend};
-use crate::{CurrentJob, Job, JobSpawner, JobType, RetrySettings};
+use crate::{CurrentJob, Job, JobCompletion, JobSpawner, JobType, RetrySettings};
 
 /// Crashes in a row after which a job ends as errored, unless its initializer
 /// says otherwise. All jobs that a process holds when it crashes are counted, so the
@@ -89,78 +88,7 @@ pub trait JobRunner<B: Backend = DefaultBackend>: Send + Sync + 'static {
     /// # Errors
     ///
     /// Any; the job is tried again as its type's [`RetrySettings`] say. A panic
-    /// counts as an error.
+    /// counts as an error. If another attempt would be of no use, return
+    /// [`JobCompletion::fail`] instead.
     async fn run(&self, current_job: CurrentJob<B>) -> Result<JobCompletion<B>, Box<dyn Error>>;
-}
-
-/// How a run ended well.
-///
-/// The variants with a transaction (`...WithTx`) or operation (`...WithOp`)
-/// record the end in it and commit it: the caller's writes and the end of the
-/// run happen together or not at all. If the lease is lost by then, it is
-/// rolled back.
-///
-/// A reschedule sets the attempt back to 1 and keeps the execution state. When the next run
-/// is due is judged by the clock of the database, or by the artificial clock of the service.
-/// Times are kept to the microsecond, in the years 1 to 9999: a wait is rounded up, a point
-/// in time down, and what lies outside is moved to the nearest end.
-pub enum JobCompletion<B: Backend = DefaultBackend> {
-    /// The job is done.
-    Complete,
-    /// The job is done, together with this transaction.
-    CompleteWithTx(B::Transaction),
-    /// The job is done, together with this operation.
-    #[cfg(feature = "es-entity")]
-    CompleteWithOp(B::Operation),
-    /// Run again at once.
-    RescheduleNow,
-    /// Run again at once, together with this transaction.
-    RescheduleNowWithTx(B::Transaction),
-    /// Run again at once, together with this operation.
-    #[cfg(feature = "es-entity")]
-    RescheduleNowWithOp(B::Operation),
-    /// Run again after this time, which begins when the end of the run is recorded.
-    RescheduleIn(Duration),
-    /// Run again after this time, together with this transaction.
-    RescheduleInWithTx(B::Transaction, Duration),
-    /// Run again after this time, together with this operation.
-    #[cfg(feature = "es-entity")]
-    RescheduleInWithOp(B::Operation, Duration),
-    /// Run again at this time; one in the past is at once.
-    RescheduleAt(DateTime<Utc>),
-    /// Run again at this time, together with this transaction.
-    RescheduleAtWithTx(B::Transaction, DateTime<Utc>),
-    /// Run again at this time, together with this operation.
-    #[cfg(feature = "es-entity")]
-    RescheduleAtWithOp(B::Operation, DateTime<Utc>),
-}
-
-impl<B: Backend> JobCompletion<B> {
-    /// The name of the variant.
-    pub(crate) fn name(&self) -> &'static str {
-        match self {
-            Self::Complete => "Complete",
-            Self::CompleteWithTx(_) => "CompleteWithTx",
-            #[cfg(feature = "es-entity")]
-            Self::CompleteWithOp(_) => "CompleteWithOp",
-            Self::RescheduleNow => "RescheduleNow",
-            Self::RescheduleNowWithTx(_) => "RescheduleNowWithTx",
-            #[cfg(feature = "es-entity")]
-            Self::RescheduleNowWithOp(_) => "RescheduleNowWithOp",
-            Self::RescheduleIn(_) => "RescheduleIn",
-            Self::RescheduleInWithTx(..) => "RescheduleInWithTx",
-            #[cfg(feature = "es-entity")]
-            Self::RescheduleInWithOp(..) => "RescheduleInWithOp",
-            Self::RescheduleAt(_) => "RescheduleAt",
-            Self::RescheduleAtWithTx(..) => "RescheduleAtWithTx",
-            #[cfg(feature = "es-entity")]
-            Self::RescheduleAtWithOp(..) => "RescheduleAtWithOp",
-        }
-    }
-}
-
-impl<B: Backend> std::fmt::Debug for JobCompletion<B> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.name())
-    }
 }

@@ -98,7 +98,7 @@ fn some_ended(row: &PgRow, asked: &[&Finish]) -> Result<Option<BTreeSet<Run>>, s
 fn next_due(outcome: &Outcome) -> (Option<Time>, Option<PgInterval>) {
     match outcome {
         Outcome::Completed | Outcome::Errored { .. } => (None, None),
-        Outcome::Rescheduled { due: at } => due(*at),
+        Outcome::Rescheduled { due: at } | Outcome::Snoozed { due: at } => due(*at),
         Outcome::Retried { delay, .. } | Outcome::Undecodable { delay, .. } => due(Due::In(*delay)),
         Outcome::Released | Outcome::Interrupted => due(Due::Now),
     }
@@ -109,7 +109,8 @@ fn next_attempt(outcome: &Outcome) -> Option<i32> {
     match outcome {
         Outcome::Rescheduled { .. } => Some(1),
         Outcome::Retried { attempt, .. } => Some(count(*attempt)),
-        Outcome::Released
+        Outcome::Snoozed { .. }
+        | Outcome::Released
         | Outcome::Interrupted
         | Outcome::Undecodable { .. }
         | Outcome::Completed

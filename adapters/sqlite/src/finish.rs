@@ -44,6 +44,7 @@ fn end(now: Timestamp, finish: &Finish) -> End<'_> {
     let next = match &finish.outcome {
         Outcome::Completed | Outcome::Errored { .. } => None,
         Outcome::Rescheduled { due } => Some((due.resolve(now), Some(1), Some(0))),
+        Outcome::Snoozed { due } => Some((due.resolve(now), None, Some(0))),
         Outcome::Retried { delay, attempt, .. } => {
             let attempt = (*attempt).min(COUNT_MAX);
             Some((now.saturating_add(*delay), Some(attempt), Some(0)))

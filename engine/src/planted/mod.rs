@@ -122,6 +122,10 @@ bugs! {
         "a job that a shutdown puts back loses an attempt";
     RescheduleKeepsAttempt, "reschedule_keeps_attempt", Model, None,
         "a rescheduled job does not start again at the first attempt";
+    SnoozeCountsAttempt, "snooze_counts_attempt", Model, None,
+        "a job that is snoozed loses an attempt";
+    SnoozeForgetsState, "snooze_forgets_state", Model, None,
+        "a job that is snoozed loses what its runner kept";
     RetryIgnoresDelay, "retry_ignores_delay", Model, None,
         "a failed job is due again at once";
     DelayFromDueTime, "delay_from_due_time", Model, Some(38),
@@ -196,6 +200,8 @@ bugs! {
         "ends of runs whose outcome is unknown count as recorded";
     RefusedBatchDropped, "refused_batch_dropped", Engine, Some(20),
         "one end that is refused takes the other ends of its batch along";
+    FailureForGoodIsRetried, "failure_for_good_is_retried", Engine, None,
+        "a failure that its runner says is final is tried again like any other";
     AbortCountsAsFailure, "abort_counts_as_failure", Engine, None,
         "a run that a shutdown aborts counts as a failed attempt";
     HealthySoon, "healthy_soon", Engine, Some(50),

@@ -445,11 +445,15 @@ fn ended_wrongly(bug: Bug, job: &mut Snapshot, before: &Live, outcome: &Outcome)
         (Bug::RescheduleKeepsAttempt, Outcome::Rescheduled { .. }) => {
             live.attempt = before.attempt;
         }
+        (Bug::SnoozeCountsAttempt, Outcome::Snoozed { .. }) => live.attempt += 1,
+        (Bug::SnoozeForgetsState, Outcome::Snoozed { .. }) => live.state = None,
         (Bug::ReleaseCountsAttempt, Outcome::Released | Outcome::Interrupted)
         | (Bug::UndecodableCountsAttempt, Outcome::Undecodable { .. }) => live.attempt += 1,
         (Bug::DelayFromDueTime, outcome) => {
             let due_at = match outcome {
-                Outcome::Rescheduled { due } => due.resolve(before.due_at),
+                Outcome::Rescheduled { due } | Outcome::Snoozed { due } => {
+                    due.resolve(before.due_at)
+                }
                 Outcome::Retried { delay, .. } | Outcome::Undecodable { delay, .. } => {
                     before.due_at.saturating_add(*delay)
                 }

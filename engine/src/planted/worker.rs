@@ -285,6 +285,7 @@ impl Mistaken {
             (Bug::DelayByWorkerClock, Ended::Rescheduled(Due::In(delay))) => {
                 Ended::Rescheduled(Due::At(self.now.saturating_add(delay)))
             }
+            (Bug::FailureForGoodIsRetried, Ended::Errored(text)) => Ended::Failed(text),
             (Bug::UndecodableLoops, Ended::Undecodable(_)) => {
                 Ended::Rescheduled(Due::In(Duration::from_secs(1)))
             }

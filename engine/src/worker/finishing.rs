@@ -66,7 +66,10 @@ impl Worker {
                     self.demand.want(&job_type);
                     announce.insert(job_type);
                 }
-                (Written::Applied, Outcome::Rescheduled { .. } | Outcome::Retried { .. }) => {
+                (
+                    Written::Applied,
+                    Outcome::Rescheduled { .. } | Outcome::Snoozed { .. } | Outcome::Retried { .. },
+                ) => {
                     // When it is due is the store's business: the claim that
                     // follows brings it along.
                     self.demand.want(&job_type);
@@ -130,6 +133,8 @@ impl Worker {
             Ended::Rescheduled(due) => {
                 self.conclude(run, of, Outcome::Rescheduled { due }, false);
             }
+            Ended::Snoozed(due) => self.conclude(run, of, Outcome::Snoozed { due }, false),
+            Ended::Errored(error) => self.conclude(run, of, Outcome::Errored { error }, false),
             Ended::Aborted => {
                 self.warn_of_interruptions(run, &of.0, claimed.interruptions);
                 self.conclude(run, of, Outcome::Interrupted, false);
@@ -163,21 +168,12 @@ impl Worker {
                     Verdict::GiveUp => self.conclude(run, of, Outcome::Errored { error }, false),
                 }
             }
-            Ended::Settled(end) => {
-                let (job_type, attempt) = of;
+            Ended::Settled(outcome) => {
                 self.runs.remove(run);
-                if !end.is_final() {
-                    self.demand.want(&job_type);
+                if !outcome.end().is_final() {
+                    self.demand.want(&of.0);
                 }
-                self.observe(Observation::RunEnded {
-                    run,
-                    job_type,
-                    attempt,
-                    end,
-                    error: None,
-                    retry_in: None,
-                    warning: false,
-                });
+                self.observe_end(run, of, &outcome, false);
             }
             Ended::LeaseLost => {
                 let (job_type, _) = of;
@@ -187,11 +183,16 @@ impl Worker {
         }
     }
 
-    fn conclude(
+    fn conclude(&mut self, run: Run, of: (JobType, u32), outcome: Outcome, warning: bool) {
+        self.observe_end(run, of, &outcome, warning);
+        self.settle(run, outcome);
+    }
+
+    fn observe_end(
         &mut self,
         run: Run,
         (job_type, attempt): (JobType, u32),
-        outcome: Outcome,
+        outcome: &Outcome,
         warning: bool,
     ) {
         let observation = Observation::RunEnded {
@@ -201,9 +202,10 @@ impl Worker {
             end: outcome.end(),
             error: outcome.error().cloned(),
             retry_in: match outcome {
-                Outcome::Retried { delay, .. } | Outcome::Undecodable { delay, .. } => Some(delay),
+                Outcome::Retried { delay, .. } | Outcome::Undecodable { delay, .. } => Some(*delay),
                 Outcome::Completed
                 | Outcome::Rescheduled { .. }
+                | Outcome::Snoozed { .. }
                 | Outcome::Errored { .. }
                 | Outcome::Released
                 | Outcome::Interrupted => None,
@@ -211,7 +213,6 @@ impl Worker {
             warning,
         };
         self.observe(observation);
-        self.settle(run, outcome);
     }
 
     fn type_config(&self, job_type: &JobType) -> &TypeConfig {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::ids::{JobType, Run};
 use crate::lifecycle::RunEnd;
 use crate::payload::ErrorText;
-use crate::store::{ClaimedJob, Command, Reclaimed, Reply, StoreError};
+use crate::store::{ClaimedJob, Command, Outcome, Reclaimed, Reply, StoreError};
 use crate::time::Due;
 use crate::worker::LaneKind;
 
@@ -48,14 +48,18 @@ pub enum Ended {
     Completed,
     /// Its job is to run again.
     Rescheduled(Due),
+    /// Its job is to run again, and this was no attempt.
+    Snoozed(Due),
     /// It failed, panicked, or could not be made.
     Failed(ErrorText),
+    /// It failed, and no other attempt is to follow.
+    Errored(ErrorText),
     /// It could not be made, because this program cannot decode the config: perhaps that
     /// of another version can.
     Undecodable(ErrorText),
-    /// Its end is already recorded: it was committed in a transaction of the
+    /// Its end is already recorded, as this: it was committed in a transaction of the
     /// caller.
-    Settled(RunEnd),
+    Settled(Outcome),
     /// The transaction that was to record its end found the lease lost, and was
     /// rolled back.
     LeaseLost,

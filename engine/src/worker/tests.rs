@@ -392,7 +392,7 @@ fn a_run_that_the_caller_settled_is_not_finished_again() {
     bench.model.apply(bench.now, &finish).unwrap();
     // A heartbeat crosses the commit and finds the run over.
     bench.pass(LEASE / 3);
-    bench.end(run, Ended::Settled(RunEnd::Completed));
+    bench.end(run, Ended::Settled(Outcome::Completed));
     assert_eq!(bench.ends(job), [RunEnd::Completed]);
     let lost = |seen: &Observation| matches!(seen, Observation::RunLost { .. });
     assert!(!bench.seen.iter().any(lost));
@@ -503,6 +503,27 @@ fn ends_are_recorded_together_again_after_one_was_refused() {
 }
 
 #[test]
+fn a_runner_says_what_becomes_of_its_job() {
+    let error = || ErrorText::new("the card has expired");
+    let due = Due::In(secs(3));
+    for (ended, outcome) in [
+        (Ended::Snoozed(due), Outcome::Snoozed { due }),
+        (Ended::Errored(error()), Outcome::Errored { error: error() }),
+    ] {
+        let mut bench = Bench::with(|config| config.poll_interval_deaf = secs(3600));
+        bench.spawn(1, Due::Now);
+        bench.pass(Duration::ZERO);
+        let run = bench.started[0].run;
+        bench.end(run, ended);
+        assert_eq!(bench.ends(run.job), [outcome.end()]);
+        // It is wanted when it is due, and not before the next poll if it is over.
+        bench.pass(secs(3));
+        let again = usize::from(!outcome.end().is_final());
+        assert_eq!(bench.started.len(), 1 + again, "{outcome:?}");
+    }
+}
+
+#[test]
 fn a_job_that_was_rescheduled_in_its_transaction_runs_again_when_it_is_due() {
     let mut bench = Bench::with(|config| config.poll_interval_deaf = secs(3600));
     bench.spawn(1, Due::Now);
@@ -511,9 +532,12 @@ fn a_job_that_was_rescheduled_in_its_transaction_runs_again_when_it_is_due() {
     let outcome = Outcome::Rescheduled {
         due: Due::In(secs(3)),
     };
-    let finish = Command::Finish(vec![Finish { run, outcome }]);
+    let finish = Command::Finish(vec![Finish {
+        run,
+        outcome: outcome.clone(),
+    }]);
     bench.model.apply(bench.now, &finish).unwrap();
-    bench.end(run, Ended::Settled(RunEnd::Rescheduled));
+    bench.end(run, Ended::Settled(outcome));
     bench.pass(secs(3));
     assert_eq!(bench.started.len(), 2);
 }

@@ -92,7 +92,7 @@ fn finished(
     let expected = match outcome {
         Outcome::Completed => return Ok(()),
         Outcome::Rescheduled { .. } => 1,
-        Outcome::Released | Outcome::Interrupted => attempt,
+        Outcome::Snoozed { .. } | Outcome::Released | Outcome::Interrupted => attempt,
         Outcome::Undecodable { .. } => {
             undecodable(books, change, before, false)?;
             attempt
@@ -100,6 +100,8 @@ fn finished(
         Outcome::Errored { .. } if ended_undecodable(books, change) => {
             return undecodable(books, change, before, true);
         }
+        // Its runner gave it up.
+        Outcome::Errored { .. } if gives_up(books, change) => return Ok(()),
         Outcome::Errored { .. } => {
             let Some(retry) = retry_of(books, change) else {
                 return Ok(());
@@ -148,6 +150,13 @@ fn finished(
         after.crashes
     );
     Ok(())
+}
+
+/// Whether the runner said that its failure is final.
+fn gives_up(books: &Books, change: &Transition<'_>) -> bool {
+    let run = books.job(change.job).and_then(|book| book.runs.last());
+    let by_runner = !change.call.is_of_engine();
+    by_runner || run.is_some_and(|run| run.ended == Some(EndedAs::Errored))
 }
 
 /// Whether the run ended because its config could not be decoded.

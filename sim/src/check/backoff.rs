@@ -46,12 +46,15 @@ pub(super) fn transition(books: &Books, change: &Transition<'_>) -> Verdict {
                 retry.jitter_pct
             );
         }
-        Outcome::Rescheduled { due } => {
+        Outcome::Rescheduled { due } | Outcome::Snoozed { due } => {
             let asked = books
                 .job(change.job)
                 .map(|book| book.spec.run(finish.run.fence.0));
             let asked = asked.and_then(|run| match run.end {
-                EndSpec::RescheduleMs(ms) | EndSpec::RescheduleTxMs(ms) => Some(ms),
+                EndSpec::RescheduleMs(ms)
+                | EndSpec::RescheduleTxMs(ms)
+                | EndSpec::SnoozeMs(ms)
+                | EndSpec::SnoozeTxMs(ms) => Some(ms),
                 _ => None,
             });
             // A runner that yields to a shutdown asks for at once.

@@ -147,6 +147,8 @@ pub(super) struct RunBook {
     pub(super) ended_us: u64,
     /// How the store recorded its end.
     pub(super) recorded: Option<RunEnd>,
+    /// A transaction of its runner recorded it.
+    pub(super) settled: bool,
     /// What operators were told of its end.
     pub(super) logged: Option<Logged>,
     /// They were told that its job is interrupted again and again.
@@ -158,7 +160,9 @@ pub(super) struct RunBook {
 pub(super) enum EndedAs {
     Completed,
     Rescheduled,
+    Snoozed,
     Failed,
+    Errored,
     Settled,
     LeaseLost,
     Aborted,
@@ -170,7 +174,9 @@ impl EndedAs {
         match ended {
             Ended::Completed => Self::Completed,
             Ended::Rescheduled(_) => Self::Rescheduled,
+            Ended::Snoozed(_) => Self::Snoozed,
             Ended::Failed(_) => Self::Failed,
+            Ended::Errored(_) => Self::Errored,
             Ended::Settled(_) => Self::Settled,
             Ended::LeaseLost => Self::LeaseLost,
             Ended::Aborted => Self::Aborted,
@@ -183,7 +189,9 @@ impl EndedAs {
         match self {
             Self::Completed => end == RunEnd::Completed,
             Self::Rescheduled => end == RunEnd::Rescheduled,
+            Self::Snoozed => end == RunEnd::Snoozed,
             Self::Failed => matches!(end, RunEnd::Retried | RunEnd::Errored),
+            Self::Errored => end == RunEnd::Errored,
             Self::Aborted => end == RunEnd::Interrupted,
             Self::Undecodable => matches!(end, RunEnd::Undecodable | RunEnd::Errored),
             Self::Settled | Self::LeaseLost => false,

@@ -229,7 +229,7 @@ impl End {
 
     fn new(place: u32, outcome: &Outcome) -> Self {
         let (due, for_others) = match outcome {
-            Outcome::Rescheduled { due } => (Some(*due), false),
+            Outcome::Rescheduled { due } | Outcome::Snoozed { due } => (Some(*due), false),
             Outcome::Retried { delay, .. } => (Some(Due::In(*delay)), false),
             Outcome::Undecodable { delay, .. } => (Some(Due::In(*delay)), true),
             Outcome::Released | Outcome::Interrupted => (Some(Due::Now), true),
@@ -259,7 +259,7 @@ fn ending(books: &Books, event: &Event<'_>) -> Vec<End> {
         }
         Event::Ended {
             run,
-            ended: Ended::Settled(RunEnd::Rescheduled),
+            ended: Ended::Settled(Outcome::Rescheduled { .. } | Outcome::Snoozed { .. }),
             ..
         } => place_of(run).map(End::of_type).into_iter().collect(),
         Event::Listening { .. } => {

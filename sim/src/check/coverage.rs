@@ -8,7 +8,7 @@ use job_engine::worker::{Ended, StopReason};
 use job_engine::{Reply, Run, StoreError};
 use serde::{Deserialize, Serialize};
 
-use super::books::{Books, Life};
+use super::books::{Books, EndedAs, Life};
 use super::transition::{Change, Transition};
 use crate::event::Event;
 use crate::level::Level;
@@ -180,6 +180,10 @@ points! {
     KnowsItIsDeaf = "a lost listener noticed",
     /// A run reschedules its job.
     Rescheduled = "a job rescheduled",
+    /// A run snoozes its job, which has failed before.
+    SnoozedRetry = "a retry snoozed",
+    /// A run gives its job up, which has attempts left.
+    GivenUp = "a job given up by its runner",
     /// A panic counts as a failure.
     Panicked = "a runner panicked",
     /// The end of a run arrives after its lease was found to be lost.
@@ -293,7 +297,19 @@ pub(super) fn transition(coverage: &mut Coverage, books: &Books, change: &Transi
                 Outcome::Interrupted => coverage.reach(Point::Released),
                 Outcome::Undecodable { .. } => coverage.reach(Point::Undecodable),
                 Outcome::Rescheduled { .. } => coverage.reach(Point::Rescheduled),
-                Outcome::Errored { .. } => coverage.reach(Point::RetryAtCap),
+                Outcome::Snoozed { .. } => {
+                    let retry = before.is_some_and(|seen| seen.attempt > 1);
+                    sometimes!(coverage, SnoozedRetry, retry);
+                }
+                Outcome::Errored { .. } => {
+                    let given_up =
+                        by_runner || run.is_some_and(|run| run.ended == Some(EndedAs::Errored));
+                    let cap = super::attempts::retry_of(books, change)
+                        .and_then(|retry| retry.attempts_max);
+                    let left = before.is_some_and(|seen| cap.is_none_or(|cap| seen.attempt < cap));
+                    sometimes!(coverage, RetryAtCap, !given_up);
+                    sometimes!(coverage, GivenUp, given_up && left);
+                }
                 Outcome::Retried { attempt, delay, .. } => {
                     let was = before.map_or(0, |seen| seen.attempt);
                     sometimes!(coverage, HealthyReset, *attempt == 1 && was > 1);
@@ -442,10 +458,9 @@ pub(super) fn event(coverage: &mut Coverage, books: &Books, event: &Event<'_>) {
             }
             // A heartbeat finds the run over before the commit is given up.
             if matches!(ended, Ended::Failed(_) | Ended::Aborted) {
-                let landed = books.run(run).is_some_and(|run| {
-                    run.committing
-                        && matches!(run.recorded, Some(RunEnd::Completed | RunEnd::Rescheduled))
-                });
+                let landed = books
+                    .run(run)
+                    .is_some_and(|run| run.committing && run.settled);
                 sometimes!(coverage, CommitUnknown, landed);
             }
         }

@@ -15,7 +15,7 @@ pub(super) fn event(books: &Books, event: &Event<'_>) -> Verdict {
     };
     let book = books.run(*run);
     let recorded = book.and_then(|book| book.recorded);
-    let fenced = matches!(recorded, Some(RunEnd::Completed | RunEnd::Rescheduled));
+    let fenced = book.is_some_and(|book| book.settled);
     let first = book.is_some_and(|book| book.commits == 0);
     if fenced && first {
         return Ok(());

@@ -1,6 +1,7 @@
 //! What is recorded of a run is what its runner said, once, and each run runs
 //! once.
 
+use job_engine::Run;
 use job_engine::lifecycle::RunEnd;
 use job_engine::store::Written;
 use job_engine::worker::Ended;
@@ -9,7 +10,7 @@ use super::books::Books;
 use super::transition::{Change, Transition};
 use super::{Verdict, ensure};
 use crate::event::Event;
-use crate::scenario::job_key;
+use crate::scenario::{EndSpec, job_key};
 
 pub(super) fn transition(books: &Books, change: &Transition<'_>) -> Verdict {
     let Change::Finish(finish, Written::Applied) = change.change else {
@@ -24,7 +25,7 @@ pub(super) fn transition(books: &Books, change: &Transition<'_>) -> Verdict {
     let end = finish.outcome.end();
     if !change.call.is_of_engine() {
         ensure!(
-            run.committing && matches!(end, RunEnd::Completed | RunEnd::Rescheduled),
+            run.committing && planned_in_transaction(books, finish.run) == Some(end),
             "ends.recorded",
             "a transaction ended run {} as {end:?} while its runner was {:?}",
             finish.run.fence,
@@ -47,6 +48,17 @@ pub(super) fn transition(books: &Books, change: &Transition<'_>) -> Verdict {
     Ok(())
 }
 
+/// What a transaction of the runner is to end its run as.
+fn planned_in_transaction(books: &Books, run: Run) -> Option<RunEnd> {
+    match books.job(run.job)?.spec.run(run.fence.0).end {
+        EndSpec::CompleteTx => Some(RunEnd::Completed),
+        EndSpec::RescheduleTxMs(_) => Some(RunEnd::Rescheduled),
+        EndSpec::SnoozeTxMs(_) => Some(RunEnd::Snoozed),
+        EndSpec::GiveUpTx => Some(RunEnd::Errored),
+        _ => None,
+    }
+}
+
 pub(super) fn event(books: &Books, event: &Event<'_>) -> Verdict {
     match event {
         Event::Started { who, job } => {
@@ -66,8 +78,9 @@ pub(super) fn event(books: &Books, event: &Event<'_>) -> Verdict {
         }
         Event::Ended { who, run, ended } => {
             let book = books.run(*run);
-            if let Ended::Settled(end) = ended
-                && book.is_some_and(|book| book.recorded != Some(*end))
+            if let Ended::Settled(outcome) = ended
+                && let end = outcome.end()
+                && book.is_some_and(|book| book.recorded != Some(end) || !book.settled)
             {
                 let recorded = book.and_then(|book| book.recorded);
                 return Err(super::Violation::new(

@@ -56,6 +56,7 @@ fn edge(change: &Transition<'_>, before: Seen, after: Seen) -> Verdict {
                 Outcome::Completed => State::Completed,
                 Outcome::Errored { .. } => State::Errored,
                 Outcome::Rescheduled { .. }
+                | Outcome::Snoozed { .. }
                 | Outcome::Retried { .. }
                 | Outcome::Released
                 | Outcome::Interrupted

@@ -260,7 +260,11 @@ fn is_true_of(
         Some(ended) => ended.is(*end),
         None => false,
     };
-    let failed = matches!(book.ended, Some(EndedAs::Failed | EndedAs::Undecodable));
+    let failed = match book.ended {
+        Some(EndedAs::Failed | EndedAs::Errored | EndedAs::Undecodable) => true,
+        Some(EndedAs::Settled) => *end == RunEnd::Errored,
+        _ => false,
+    };
     let goes_on = matches!(end, RunEnd::Retried | RunEnd::Undecodable);
     let warns = match book.ended {
         Some(EndedAs::Undecodable) => true,

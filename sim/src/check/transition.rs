@@ -211,6 +211,7 @@ fn take_in(books: &mut Books, transition: &Transition<'_>) {
                     ended: None,
                     ended_us: 0,
                     recorded: None,
+                    settled: false,
                     logged: None,
                     logged_often: false,
                 });
@@ -239,8 +240,11 @@ fn take_in(books: &mut Books, transition: &Transition<'_>) {
             }
         }
         Change::Finish(Finish { run, outcome }, Written::Applied) => {
-            if let Some(run) = book.runs.get_mut((run.fence.0 - 1) as usize) {
-                run.recorded.get_or_insert(outcome.end());
+            if let Some(run) = book.runs.get_mut((run.fence.0 - 1) as usize)
+                && run.recorded.is_none()
+            {
+                run.recorded = Some(outcome.end());
+                run.settled = !transition.call.is_of_engine();
             }
         }
         Change::Reclaim(_, reclaimed) => {

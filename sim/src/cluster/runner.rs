@@ -4,7 +4,6 @@ use std::future::Future;
 use std::panic::resume_unwind;
 use std::time::Duration;
 
-use job_engine::lifecycle::RunEnd;
 use job_engine::planted::{Bug, planted};
 use job_engine::store::{Checkpoint, ClaimedJob, Finish, Outcome, Written};
 use job_engine::worker::Ended;
@@ -55,6 +54,9 @@ impl RunJob for Runners {
         }
     }
 }
+
+/// What a runner says that gives its job up.
+const GIVEN_UP: &str = "given up, as the scenario says";
 
 /// A runner panics.
 struct Panic(&'static str);
@@ -169,6 +171,16 @@ async fn conclude(at_work: &AtWork<'_>, job: &JobSpec) -> Result<Ended, Panic> {
         EndSpec::Fail | EndSpec::Undecodable => failed("as the scenario says"),
         EndSpec::Panic => return Err(Panic("as the scenario says")),
         EndSpec::RescheduleMs(ms) => Ended::Rescheduled(Due::In(Duration::from_millis(ms))),
+        EndSpec::SnoozeMs(ms) => Ended::Snoozed(Due::In(Duration::from_millis(ms))),
+        EndSpec::SnoozeTxMs(ms) => {
+            let due = Due::In(Duration::from_millis(ms));
+            settle(process, at_work.run, Outcome::Snoozed { due }, job).await
+        }
+        EndSpec::GiveUp => Ended::Errored(ErrorText::new(GIVEN_UP)),
+        EndSpec::GiveUpTx => {
+            let error = ErrorText::new(GIVEN_UP);
+            settle(process, at_work.run, Outcome::Errored { error }, job).await
+        }
         EndSpec::CompleteTx => settle(process, at_work.run, Outcome::Completed, job).await,
         EndSpec::RescheduleTxMs(ms) => {
             let due = Due::In(Duration::from_millis(ms));
@@ -185,13 +197,13 @@ async fn conclude(at_work: &AtWork<'_>, job: &JobSpec) -> Result<Ended, Panic> {
 /// Ends the run in a transaction, as the public crate does.
 async fn settle(process: &Process, run: Run, outcome: Outcome, job: &JobSpec) -> Ended {
     let (world, who) = (process.world(), process.who());
-    let end = outcome.end();
-    let children = match end {
-        RunEnd::Completed => children_of(world, job),
+    let children = match outcome {
+        Outcome::Completed => children_of(world, job),
         _ => Vec::new(),
     };
     let jobs = children.iter();
     let new_jobs = jobs.map(|child| child.new_job(child_token(world, child)));
+    let settled = Ended::Settled(outcome.clone());
     let finish = Finish { run, outcome };
     let command = Command::Finish(vec![finish.clone()]);
     let body = Body::Commit {
@@ -212,10 +224,10 @@ async fn settle(process: &Process, run: Run, outcome: Outcome, job: &JobSpec) ->
             for child in &children {
                 process.wake(&job_type(child.job_type));
             }
-            Ended::Settled(end)
+            settled
         }
         Ok(_) => Ended::LeaseLost,
-        Err(StoreError::Unknown(_)) if planted(Bug::UnknownCommitIsSettled) => Ended::Settled(end),
+        Err(StoreError::Unknown(_)) if planted(Bug::UnknownCommitIsSettled) => settled,
         Err(StoreError::Unknown(error)) => failed(&format!(
             "the commit of the transaction is unknown: {error}"
         )),

@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use job_engine::lifecycle::RunEnd;
-use job_engine::store::{ClaimedJob, NewJob};
+use job_engine::store::{ClaimedJob, NewJob, Outcome};
 use job_engine::worker::Ended;
 use job_engine::{Entropy, Run, Worker};
 
@@ -73,7 +72,7 @@ pub(super) struct Runner {
 pub(super) enum Waiting {
     Engine,
     Checkpoint(Run),
-    Commit(Run, RunEnd),
+    Commit(Run, Outcome),
     /// The place of the job, whether it is the second spawn, and how often it
     /// was sent.
     Spawn(usize, bool, u32),

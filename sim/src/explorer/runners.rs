@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use job_engine::lifecycle::RunEnd;
 use job_engine::store::{Checkpoint, ClaimedJob, Finish, NewJob, Outcome, Written};
 use job_engine::worker::{Ended, Input};
 use job_engine::{Command, Due, ErrorText, Payload, Reply, Run, StoreError};
@@ -18,6 +17,8 @@ pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 const KILLED_MS: u64 = 1_000;
 /// How long a runner takes to react to a stop, in microseconds.
 const REACTION_US: (u64, u64) = (100, 50_000);
+/// What a runner says that gives its job up.
+const GIVEN_UP: &str = "given up, as planned";
 /// How long an aborted runner takes to end, in microseconds.
 const ABORT_US: u64 = 50;
 
@@ -131,7 +132,19 @@ impl World<'_> {
             EndSpec::RescheduleMs(ms) => {
                 self.ended(place, run, Ended::Rescheduled(in_ms(ms)));
             }
+            EndSpec::SnoozeMs(ms) => self.ended(place, run, Ended::Snoozed(in_ms(ms))),
+            EndSpec::GiveUp => {
+                let error = ErrorText::new(GIVEN_UP);
+                self.ended(place, run, Ended::Errored(error));
+            }
             EndSpec::CompleteTx => self.commit(place, run, Outcome::Completed),
+            EndSpec::SnoozeTxMs(ms) => {
+                self.commit(place, run, Outcome::Snoozed { due: in_ms(ms) });
+            }
+            EndSpec::GiveUpTx => {
+                let error = ErrorText::new(GIVEN_UP);
+                self.commit(place, run, Outcome::Errored { error });
+            }
             EndSpec::RescheduleTxMs(ms) => {
                 self.commit(place, run, Outcome::Rescheduled { due: in_ms(ms) });
             }
@@ -156,9 +169,8 @@ impl World<'_> {
             runner.committing = true;
         }
         let call = process.runner_call();
-        let end = outcome.end();
+        let waiting = Waiting::Commit(run, outcome.clone());
         let command = Command::Finish(vec![Finish { run, outcome }]);
-        let waiting = Waiting::Commit(run, end);
         self.send(place, call, command, children, waiting, CALL_TIMEOUT);
     }
 
@@ -174,11 +186,13 @@ impl World<'_> {
         &mut self,
         place: usize,
         run: Run,
-        end: RunEnd,
+        outcome: Outcome,
         result: &Result<Reply, StoreError>,
     ) {
         let ended = match result {
-            Ok(Reply::Finished(written)) if written == &[Written::Applied] => Ended::Settled(end),
+            Ok(Reply::Finished(written)) if written == &[Written::Applied] => {
+                Ended::Settled(outcome)
+            }
             Ok(_) => Ended::LeaseLost,
             // As the service does: the engine finds out whether it landed.
             Err(_) => failed("the commit may have failed"),

@@ -186,7 +186,7 @@ impl World<'_> {
                 self.input(process, Input::Replied { op, result });
             }
             Waiting::Checkpoint(run) => self.checkpointed(process, run, &result),
-            Waiting::Commit(run, end) => self.commit_answered(process, run, end, &result),
+            Waiting::Commit(run, outcome) => self.commit_answered(process, run, outcome, &result),
             Waiting::Spawn(job, again, tries) => {
                 self.spawn_answered(process, job, again, tries, &result);
             }

@@ -25,6 +25,8 @@ use crate::scenario::{
 
 /// What a planned panic says.
 pub(super) const PANIC: &str = "as planned";
+/// What it says that gives its job up.
+const GIVEN_UP: &str = "given up, as planned";
 /// How long a process that a run takes along is away, in microseconds.
 const KILLED_US: u64 = 1_000_000;
 /// How long a runner takes to react to a stop, in microseconds.
@@ -194,6 +196,16 @@ impl Runner {
             EndSpec::RescheduleTxMs(ms) => {
                 let transaction = current.pool().begin();
                 Ok(JobCompletion::RescheduleInWithTx(transaction, after(ms)))
+            }
+            EndSpec::SnoozeMs(ms) => Ok(JobCompletion::snooze_in(after(ms))),
+            EndSpec::SnoozeTxMs(ms) => {
+                let transaction = current.pool().begin();
+                Ok(JobCompletion::snooze_in(after(ms)).in_tx(transaction))
+            }
+            EndSpec::GiveUp => Ok(JobCompletion::fail(GIVEN_UP)),
+            EndSpec::GiveUpTx => {
+                let transaction = current.pool().begin();
+                Ok(JobCompletion::fail(GIVEN_UP).in_tx(transaction))
             }
             EndSpec::CompleteTx => {
                 // One of two takes the row of its run first.

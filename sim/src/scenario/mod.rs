@@ -220,6 +220,14 @@ pub enum EndSpec {
     RescheduleMs(u64),
     /// Runs again after so long, in a transaction with one effect.
     RescheduleTxMs(u64),
+    /// Runs again after so long, at the same attempt.
+    SnoozeMs(u64),
+    /// Runs again after so long, at the same attempt, in a transaction with one effect.
+    SnoozeTxMs(u64),
+    /// Fails for good.
+    GiveUp,
+    /// Fails for good, in a transaction with one effect.
+    GiveUpTx,
     /// Works until it is stopped, or the faults cease.
     Hang,
     /// Takes its process along; that comes back after a second.

@@ -28,6 +28,8 @@ pub(super) fn stretch(scenario: &mut Scenario, factor: u64) {
             run.end = match run.end {
                 EndSpec::RescheduleMs(ms) => EndSpec::RescheduleMs(ms * factor),
                 EndSpec::RescheduleTxMs(ms) => EndSpec::RescheduleTxMs(ms * factor),
+                EndSpec::SnoozeMs(ms) => EndSpec::SnoozeMs(ms * factor),
+                EndSpec::SnoozeTxMs(ms) => EndSpec::SnoozeTxMs(ms * factor),
                 end => end,
             };
         }

@@ -16,9 +16,13 @@ pub(super) fn ended_text(ended: &Ended) -> String {
     match ended {
         Ended::Completed => "completes".to_owned(),
         Ended::Rescheduled(due) => format!("asks for another run {}", due_text(*due)),
+        Ended::Snoozed(due) => format!("asks to be run again {}, at this attempt", due_text(*due)),
         Ended::Failed(error) => format!("fails: {error}"),
+        Ended::Errored(error) => format!("fails for good: {error}"),
         Ended::Undecodable(error) => format!("cannot decode the config: {error}"),
-        Ended::Settled(end) => format!("has ended as {end:?} in its transaction"),
+        Ended::Settled(outcome) => {
+            format!("has ended as {:?} in its transaction", outcome.end())
+        }
         Ended::LeaseLost => "finds its lease lost, and is rolled back".to_owned(),
         Ended::Aborted => "ends by force".to_owned(),
     }

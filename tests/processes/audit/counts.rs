@@ -48,6 +48,7 @@ impl Counts {
                 self.add(match run.end.end {
                     RunEnd::Completed => "completed",
                     RunEnd::Rescheduled => "rescheduled",
+                    RunEnd::Snoozed => "snoozed",
                     RunEnd::Retried => "retried",
                     RunEnd::Errored => "errored",
                     RunEnd::Released => "released",

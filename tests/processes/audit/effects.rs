@@ -186,12 +186,11 @@ pub fn judge_ledger(job: &JobCase<'_>, entries: &Entries, findings: &mut Finding
     for (run, turn) in entries {
         let end = job.run(*run).map(|run| run.end.end);
         let last = *turn == 0 || *turn > job.spec.order.turns;
-        let fits = end
-            == Some(if last {
-                RunEnd::Completed
-            } else {
-                RunEnd::Rescheduled
-            });
+        let fits = match end {
+            Some(RunEnd::Completed) => last,
+            Some(RunEnd::Rescheduled | RunEnd::Snoozed) => !last,
+            _ => false,
+        };
         findings.demand(fits, "ledger.foreign", || {
             format!("job {id}: turn {turn} is of the run {run}, which ended as {end:?}")
         });

@@ -96,7 +96,9 @@ pub fn judge(case: &Case<'_>, job: &JobCase<'_>, due_at: Option<Micros>, finding
         next = Next {
             attempt: match end.end {
                 RunEnd::Lost | RunEnd::Retried => end.attempt + 1,
-                RunEnd::Released | RunEnd::Interrupted | RunEnd::Undecodable => end.attempt,
+                RunEnd::Released | RunEnd::Interrupted | RunEnd::Undecodable | RunEnd::Snoozed => {
+                    end.attempt
+                }
                 RunEnd::Rescheduled | RunEnd::Completed | RunEnd::Errored | RunEnd::Abandoned => 1,
             },
             crashes: match end.end {
@@ -128,6 +130,7 @@ fn explained(case: &Case<'_>, run: &RunCase<'_>, meant: Option<Meant>) -> bool {
             meant,
             Some(Meant::RescheduleNow | Meant::RescheduleIn { .. } | Meant::RescheduleAt { .. })
         ),
+        RunEnd::Snoozed => matches!(meant, Some(Meant::SnoozeIn { .. })),
         RunEnd::Retried | RunEnd::Errored => {
             meant == Some(Meant::Fail) && end.error.as_deref() == Some(AS_ORDERED)
         }
@@ -151,9 +154,8 @@ fn due_again(job: &JobCase<'_>, end: &End, meant: Option<Meant>, at: Micros) -> 
     match (end.end, meant) {
         (RunEnd::Lost | RunEnd::Released | RunEnd::Interrupted, _) => after == 0,
         (RunEnd::Rescheduled, Some(Meant::RescheduleNow)) => after == 0,
-        (RunEnd::Rescheduled, Some(Meant::RescheduleIn { micros })) => {
-            after == micros.cast_signed()
-        }
+        (RunEnd::Rescheduled, Some(Meant::RescheduleIn { micros }))
+        | (RunEnd::Snoozed, Some(Meant::SnoozeIn { micros })) => after == micros.cast_signed(),
         (RunEnd::Rescheduled, Some(Meant::RescheduleAt { at: wanted })) => at == wanted,
         (RunEnd::Retried, _) => {
             let retry = job.kind.retry();
@@ -163,7 +165,7 @@ fn due_again(job: &JobCase<'_>, end: &End, meant: Option<Meant>, at: Micros) -> 
             u128::try_from(after).is_ok_and(|after| (least..=most).contains(&after))
         }
         // Not meant, or over: other rules object.
-        (RunEnd::Rescheduled, _) => true,
+        (RunEnd::Rescheduled | RunEnd::Snoozed, _) => true,
         (RunEnd::Completed | RunEnd::Errored | RunEnd::Abandoned | RunEnd::Undecodable, _) => false,
     }
 }

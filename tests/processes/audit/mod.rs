@@ -161,6 +161,7 @@ pub fn audit_events(job: &Job, spec: &Spec, ends: &[&End]) -> Option<Violation> 
         let kind = match end.end {
             RunEnd::Completed => JobEventKind::Completed,
             RunEnd::Rescheduled => JobEventKind::Rescheduled { due_at: next },
+            RunEnd::Snoozed => JobEventKind::Snoozed { due_at: next },
             RunEnd::Retried => JobEventKind::Failed {
                 attempt,
                 error,

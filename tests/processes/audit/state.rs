@@ -37,7 +37,7 @@ fn judge_turning(job: &JobCase<'_>, findings: &mut Findings) {
             );
             findings.add("state.torn", text);
         }
-        if run.end.end == RunEnd::Rescheduled {
+        if matches!(run.end.end, RunEnd::Rescheduled | RunEnd::Snoozed) {
             turn += 1;
             let by = seen.id;
             kept = Some(State { turn, by });
@@ -72,7 +72,7 @@ fn judge_keeping(job: &JobCase<'_>, findings: &mut Findings) {
         let turn = kept.map_or(0, |kept| kept.turn);
         let fits = match end {
             RunEnd::Completed => turn == turns,
-            RunEnd::Rescheduled => seen.kept.is_some(),
+            RunEnd::Rescheduled | RunEnd::Snoozed => seen.kept.is_some(),
             _ => turn <= turns,
         };
         findings.demand(fits, "state.lost", || {

@@ -178,7 +178,7 @@ impl<B: Backend> TestJobs<B> {
             },
         };
         let performed = match performed {
-            Ok(completion) if is_in_transaction(&completion) => {
+            Ok(completion) if completion.is_in_transaction() => {
                 if current == run {
                     return Ok(completion);
                 }
@@ -340,19 +340,14 @@ impl TestJobs<Postgres> {
         let work = perform(initializer, &core, claimed, signal, Some(Box::new(tx)));
         let work = core.clock().attend(work);
         let performed = self.watch().await_end(&name, work).await;
-        if !performed.as_ref().is_ok_and(is_in_transaction) {
+        if !performed
+            .as_ref()
+            .is_ok_and(JobCompletion::is_in_transaction)
+        {
             self.end_alone(run).await;
         }
         performed
     }
-}
-
-fn is_in_transaction<B: Backend>(completion: &JobCompletion<B>) -> bool {
-    use JobCompletion as C;
-    !matches!(
-        completion,
-        C::Complete | C::RescheduleNow | C::RescheduleIn(_) | C::RescheduleAt(_)
-    )
 }
 
 fn later(now: DateTime<Utc>, duration: Duration) -> DateTime<Utc> {

@@ -138,7 +138,8 @@ impl Generator {
             1 => Outcome::Errored {
                 error: error("gave up"),
             },
-            2 | 3 => Outcome::Rescheduled { due: self.due(now) },
+            2 => Outcome::Rescheduled { due: self.due(now) },
+            3 => Outcome::Snoozed { due: self.due(now) },
             4 => Outcome::Released,
             5 => Outcome::Interrupted,
             6 => Outcome::Undecodable {

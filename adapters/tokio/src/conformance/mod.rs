@@ -99,6 +99,7 @@ macro_rules! conformance_tests {
             a_completed_job_is_over,
             an_errored_job_is_over_and_keeps_its_error,
             a_rescheduled_job_starts_again_at_its_first_attempt,
+            a_snoozed_job_waits_at_its_attempt_and_keeps_its_state,
             a_rescheduled_job_is_due_now_or_after_a_delay_or_at_a_time,
             a_retried_job_waits_for_its_delay_from_the_stores_now,
             a_released_job_is_due_at_once_at_the_same_attempt,

@@ -51,7 +51,7 @@ pub(super) fn observe(worker: WorkerId, observation: &Observation) {
         } => {
             let span = match end {
                 RunEnd::Completed => info_span!("job.complete_job", job_id = %run.job, %job_type),
-                RunEnd::Rescheduled => {
+                RunEnd::Rescheduled | RunEnd::Snoozed => {
                     info_span!("job.reschedule_job", job_id = %run.job, %job_type)
                 }
                 _ => info_span!("job.abort_job", job_id = %run.job, %job_type),

@@ -29,7 +29,8 @@ pub async fn a_checkpoint_survives_every_end_that_is_not_final<S: Store>(harness
         error: error("no route"),
     };
     let mut run = run;
-    for outcome in [Outcome::Rescheduled { due }, Outcome::Released, retried] {
+    let again = [Outcome::Rescheduled { due }, Outcome::Snoozed { due }];
+    for outcome in again.into_iter().chain([Outcome::Released, retried]) {
         harness.finish(run, outcome).await;
         assert_eq!(harness.live(1).await.state, Some(json("1")));
         harness.advance(SECOND);

@@ -33,7 +33,7 @@ fn undecodable() -> Outcome {
 }
 
 /// Every way in which a worker can say that a run ended.
-fn outcomes() -> [Outcome; 7] {
+fn outcomes() -> [Outcome; 8] {
     let due = Due::Now;
     [
         Outcome::Completed,
@@ -43,6 +43,7 @@ fn outcomes() -> [Outcome; 7] {
         Outcome::Released,
         Outcome::Interrupted,
         undecodable(),
+        Outcome::Snoozed { due },
     ]
 }
 
@@ -117,6 +118,46 @@ pub async fn a_rescheduled_job_starts_again_at_its_first_attempt<S: Store>(
     let second = &job.runs[1];
     assert_eq!((second.attempt, second.end), (5, RunEnd::Rescheduled));
     assert_eq!(second.next_due_at, Some(due_at));
+}
+
+pub async fn a_snoozed_job_waits_at_its_attempt_and_keeps_its_state<S: Store>(
+    harness: &mut Harness<S>,
+) {
+    let first = harness.start(1).await;
+    harness.finish(first, retried(5)).await;
+    harness.advance(SECOND);
+    // A crash and an interruption, which it forgets.
+    harness.claim_one().await;
+    harness.advance(LEASE);
+    harness.reclaim().await;
+    let third = harness.claim_one().await.run;
+    harness.finish(third, Outcome::Interrupted).await;
+    let fourth = harness.claim_one().await;
+    assert_eq!((fourth.attempt, fourth.interruptions), (6, 1));
+    harness.checkpoint(fourth.run, r#""kept""#).await;
+    for due in [Due::In(SECOND), Due::Now, Due::At(START)] {
+        let run = match harness.live(1).await.lease {
+            Some(_) => fourth.run,
+            None => harness.claim_one().await.run,
+        };
+        harness.finish(run, Outcome::Snoozed { due }).await;
+        let expected = Live {
+            attempt: 6,
+            crashes: 0,
+            interruptions: 0,
+            undecodable_since: None,
+            due_at: due.resolve(harness.now()),
+            fence: run.fence,
+            state: Some(json(r#""kept""#)),
+            lease: None,
+        };
+        let job = harness.job(1).await;
+        let last = job.runs.last().unwrap();
+        assert_eq!((last.attempt, last.end), (6, RunEnd::Snoozed));
+        assert_eq!(last.next_due_at, Some(expected.due_at));
+        assert_eq!(job.live, Some(expected));
+        harness.advance(SECOND);
+    }
 }
 
 pub async fn a_rescheduled_job_is_due_now_or_after_a_delay_or_at_a_time<S: Store>(
@@ -291,13 +332,13 @@ pub async fn another_end_of_a_run_that_is_over_is_stale<S: Store>(harness: &mut 
 }
 
 pub async fn each_end_of_a_batch_is_decided_for_itself<S: Store>(harness: &mut Harness<S>) {
-    let runs = harness.start_all(9).await;
-    harness.finish(runs[8], Outcome::Completed).await;
+    let runs = harness.start_all(10).await;
+    harness.finish(runs[9], Outcome::Completed).await;
     let mut ends: Vec<_> = runs.iter().copied().zip(outcomes()).collect();
     // A stale one, an unknown one, and a repeat among them.
     ends.insert(1, (harness.nth(8, 9), Outcome::Completed));
     ends.insert(3, (harness.nth(99, 1), Outcome::Completed));
-    ends.push((runs[8], Outcome::Completed));
+    ends.push((runs[9], Outcome::Completed));
     let finishes = ends
         .into_iter()
         .map(|(run, outcome)| Finish { run, outcome })
@@ -305,10 +346,11 @@ pub async fn each_end_of_a_batch_is_decided_for_itself<S: Store>(harness: &mut H
     let (applied, stale) = (Written::Applied, Written::Stale);
     let expected = [
         applied, stale, applied, stale, applied, applied, applied, applied, applied, applied,
+        applied,
     ];
     assert_eq!(harness.finish_all(finishes).await, expected);
     let mut states = Vec::new();
-    for n in 1..=9 {
+    for n in 1..=10 {
         states.push(harness.job(n).await.state());
     }
     let expected = [
@@ -316,6 +358,7 @@ pub async fn each_end_of_a_batch_is_decided_for_itself<S: Store>(harness: &mut H
         State::Pending,
         State::Pending,
         State::Errored,
+        State::Pending,
         State::Pending,
         State::Pending,
         State::Pending,
@@ -329,6 +372,7 @@ pub async fn a_run_that_ends_resets_the_crashes<S: Store>(harness: &mut Harness<
     let due = Due::Now;
     let ends = [
         (Outcome::Rescheduled { due }, 0),
+        (Outcome::Snoozed { due }, 0),
         (retried(2), 0),
         // It may not have run at all.
         (Outcome::Released, 1),
@@ -370,6 +414,8 @@ pub async fn interruptions_are_counted_until_a_run_ends_otherwise<S: Store>(
         (undecodable(), 2),
         (Outcome::Interrupted, 3),
         (retried(2), 0),
+        (Outcome::Interrupted, 1),
+        (Outcome::Snoozed { due }, 0),
         (Outcome::Interrupted, 1),
         (Outcome::Rescheduled { due }, 0),
     ];
@@ -478,6 +524,7 @@ pub async fn every_end_is_in_the_history_in_its_order<S: Store>(harness: &mut Ha
         Outcome::Released,
         Outcome::Interrupted,
         undecodable(),
+        Outcome::Snoozed { due },
         retried(3),
         errored(),
     ];
@@ -496,8 +543,9 @@ pub async fn every_end_is_in_the_history_in_its_order<S: Store>(harness: &mut Ha
         (4, 2, RunEnd::Released),
         (5, 2, RunEnd::Interrupted),
         (6, 2, RunEnd::Undecodable),
-        (7, 2, RunEnd::Retried),
-        (8, 3, RunEnd::Errored),
+        (7, 2, RunEnd::Snoozed),
+        (8, 2, RunEnd::Retried),
+        (9, 3, RunEnd::Errored),
     ];
     assert_eq!(told, expected);
 }
