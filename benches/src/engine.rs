@@ -91,7 +91,9 @@ impl Engine {
             Command::Reclaim(_) => Reply::Reclaimed(Vec::new()),
             Command::Checkpoint(_) => Reply::Checkpointed(Written::Applied),
             Command::Hold(_) => Reply::Held(Written::Applied),
-            Command::Spawn(_) | Command::Find(_) => unreachable!("no worker sends {command:?}"),
+            Command::Spawn(_) | Command::Find(_) | Command::History(_) => {
+                unreachable!("no worker sends {command:?}")
+            }
         }
     }
 

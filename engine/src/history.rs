@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{ClaimId, Fence, JobId, JobType, Run, WorkerId};
 use crate::lifecycle::{Event, RunEnd, State};
+use crate::limits::HISTORY_LEN_MAX;
 use crate::payload::{ErrorText, Payload};
 use crate::time::Timestamp;
 
@@ -24,8 +25,21 @@ pub struct Snapshot {
     pub trace: Option<String>,
     /// What it is about to do or does; `None` once it is over.
     pub live: Option<Live>,
-    /// Its ended runs, the oldest first. Only ever appended to.
+    /// Its ended runs, the oldest first. Only ever appended to. As it is read from a store,
+    /// at most the last [`HISTORY_LEN_MAX`](crate::limits::HISTORY_LEN_MAX).
     pub runs: Vec<RunRecord>,
+    /// Before which fence earlier runs ended, if there may be any.
+    #[serde(default)]
+    pub earlier: Option<Fence>,
+}
+
+/// Ended runs of a job, one after the other.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HistoryPage {
+    /// The runs, the oldest first.
+    pub runs: Vec<RunRecord>,
+    /// Before which fence earlier runs ended, if there may be any.
+    pub earlier: Option<Fence>,
 }
 
 /// The part of a job that changes, until it ends.
@@ -123,6 +137,28 @@ impl RunRecord {
     }
 }
 
+impl HistoryPage {
+    /// The runs of `job` that ended before `before`, of so many fences.
+    pub fn of(job: &Snapshot, before: Fence) -> Self {
+        let last = match &job.live {
+            Some(live) => live.fence.0 - i64::from(live.lease.is_some()),
+            None => job.runs.last().map_or(0, |run| run.fence.0),
+        };
+        let before = before.0.min(last + 1).max(1);
+        let first = (before - HISTORY_LEN_MAX as i64).max(1);
+        let of_page = |run: &&RunRecord| (first..before).contains(&run.fence.0);
+        Self {
+            runs: job.runs.iter().filter(of_page).cloned().collect(),
+            earlier: Self::earlier_than(Some(Fence(first))),
+        }
+    }
+
+    /// Before which fence earlier runs ended than those of a page that begins with this.
+    pub fn earlier_than(first: Option<Fence>) -> Option<Fence> {
+        first.filter(|first| first.0 > 1)
+    }
+}
+
 impl Snapshot {
     /// The state that the live part and the last run say.
     pub fn state(&self) -> State {
@@ -136,7 +172,8 @@ impl Snapshot {
     }
 
     /// Folds the history through the lifecycle. It must give
-    /// [`Snapshot::state`]; `None` if it has an impossible step.
+    /// [`Snapshot::state`]; `None` if it has an impossible step. Whatever was before a run,
+    /// it began with a job that was pending, so the last runs of a history will do.
     pub fn fold(&self) -> Option<State> {
         let mut state = State::Pending;
         for run in &self.runs {
@@ -189,6 +226,7 @@ mod tests {
                 lease,
             }),
             runs: runs.collect(),
+            earlier: None,
         }
     }
 

@@ -21,6 +21,9 @@ pub const BATCH_LEN_MAX: usize = 1_000;
 /// Attempts and crashes are counted up to here, which every database can hold.
 pub const COUNT_MAX: u32 = i32::MAX as u32;
 
+/// Ended runs that are read with a job, its last, and those of a page of its history.
+pub const HISTORY_LEN_MAX: usize = 50;
+
 /// Job types that one claim or reclaim may name.
 pub const TYPES_MAX: usize = 10_000;
 

@@ -8,14 +8,14 @@ use std::ops::Bound;
 
 use uuid::Uuid;
 
-use crate::history::{Lease, Live, RunRecord, Snapshot};
-use crate::ids::{JobId, JobType, Run};
+use crate::history::{HistoryPage, Lease, Live, RunRecord, Snapshot};
+use crate::ids::{Fence, JobId, JobType, Run};
 use crate::lifecycle::RunEnd;
 use crate::limits::COUNT_MAX;
 use crate::payload::ErrorText;
 use crate::store::{
-    AfterCrash, Checkpoint, Claim, Claimed, ClaimedJob, Command, Finish, Heartbeat, Left, LeftOut,
-    NewJob, Outcome, Reclaim, Reclaimed, Rejection, Reply, Spawned, Written,
+    AfterCrash, Checkpoint, Claim, Claimed, ClaimedJob, Command, Finish, Heartbeat, History, Left,
+    LeftOut, NewJob, Outcome, Reclaim, Reclaimed, Rejection, Reply, Spawned, Written,
 };
 use crate::time::Timestamp;
 
@@ -61,11 +61,12 @@ impl ModelStore {
             Command::Checkpoint(checkpoint) => Reply::Checkpointed(self.checkpoint(checkpoint)),
             Command::Hold(run) => Reply::Held(self.hold(*run)),
             Command::Reclaim(reclaim) => Reply::Reclaimed(self.reclaim(now, reclaim)),
-            Command::Find(job) => Reply::Found(self.find(*job).cloned().map(Box::new)),
+            Command::Find(job) => Reply::Found(self.found(*job).map(Box::new)),
+            Command::History(history) => Reply::History(self.history(*history)),
         })
     }
 
-    /// A job with its history.
+    /// A job with all of its history.
     pub fn find(&self, job: JobId) -> Option<&Snapshot> {
         self.jobs.get(&job).map(|entry| &entry.job)
     }
@@ -143,11 +144,12 @@ impl ModelStore {
                 interruptions: 0,
                 undecodable_since: None,
                 due_at: new.due.resolve(now),
-                fence: crate::ids::Fence::NONE,
+                fence: Fence::NONE,
                 state: None,
                 lease: None,
             }),
             runs: Vec::new(),
+            earlier: None,
         };
         let token = new.token;
         self.restore(new.id, Some(Entry { job, token }));
@@ -397,6 +399,30 @@ impl ModelStore {
                 }
             })
             .collect()
+    }
+
+    /// A job with the last of its history.
+    fn found(&self, job: JobId) -> Option<Snapshot> {
+        let job = self.find(job)?;
+        let HistoryPage { runs, earlier } = HistoryPage::of(job, Fence(i64::MAX));
+        Some(Snapshot {
+            id: job.id,
+            job_type: job.job_type.clone(),
+            unique_type: job.unique_type,
+            config: job.config.clone(),
+            spawned_at: job.spawned_at,
+            trace: job.trace.clone(),
+            live: job.live.clone(),
+            runs,
+            earlier,
+        })
+    }
+
+    fn history(&self, history: History) -> HistoryPage {
+        let job = self.find(history.job);
+        job.map_or_else(HistoryPage::default, |job| {
+            HistoryPage::of(job, history.before)
+        })
     }
 
     fn has_lapsed(&self, now: Timestamp, running: JobId) -> bool {

@@ -12,8 +12,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::history::Snapshot;
-use crate::ids::{ClaimId, JobId, JobType, Run};
+use crate::history::{HistoryPage, Snapshot};
+use crate::ids::{ClaimId, Fence, JobId, JobType, Run};
 use crate::lifecycle::RunEnd;
 use crate::limits::{
     BATCH_LEN_MAX, COUNT_MAX, JOB_TYPE_LEN_MAX, PAYLOAD_LEN_MAX, TRACE_LEN_MAX, TYPES_MAX,
@@ -40,8 +40,19 @@ pub enum Command {
     Hold(Run),
     /// Take back jobs whose lease ran out.
     Reclaim(Reclaim),
-    /// Read a job with its history. Writes nothing.
+    /// Read a job with the last of its history. Writes nothing.
     Find(JobId),
+    /// Read the history of a job before this. Writes nothing.
+    History(History),
+}
+
+/// Read earlier runs of a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct History {
+    /// Of which job; one that does not exist has none.
+    pub job: JobId,
+    /// Those that ended before this one.
+    pub before: Fence,
 }
 
 /// A job to create.
@@ -237,6 +248,8 @@ pub enum Reply {
     Reclaimed(Vec<Reclaimed>),
     /// To [`Command::Find`].
     Found(Option<Box<Snapshot>>),
+    /// To [`Command::History`].
+    History(HistoryPage),
 }
 
 /// What became of a job to spawn.
@@ -472,7 +485,7 @@ impl Command {
                 check_count(reclaim.jobs_max as usize, BATCH_LEN_MAX)?;
                 reclaim.policies.iter().try_for_each(|p| p.job_type.check())
             }
-            Command::Find(_) | Command::Hold(_) => Ok(()),
+            Command::Find(_) | Command::History(_) | Command::Hold(_) => Ok(()),
         }
     }
 }

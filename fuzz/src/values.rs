@@ -9,8 +9,8 @@ use job_engine::history::{Lease, Live, RunRecord, Snapshot};
 use job_engine::lifecycle::RunEnd;
 use job_engine::limits::ERROR_LEN_MAX;
 use job_engine::store::{
-    Checkpoint, Claim, ClaimedJob, Finish, Heartbeat, Left, LeftOut, NewJob, Outcome, Quota,
-    Reclaim, TypePolicy,
+    Checkpoint, Claim, ClaimedJob, Finish, Heartbeat, History, Left, LeftOut, NewJob, Outcome,
+    Quota, Reclaim, TypePolicy,
 };
 use job_engine::{
     ClaimId, Command, Due, ErrorText, Fence, JobId, JobType, Payload, Rejection, RetrySettings,
@@ -225,7 +225,7 @@ impl Source<'_> {
     }
 
     pub(crate) fn command(&mut self) -> Command {
-        match self.byte() % 8 {
+        match self.byte() % 9 {
             0 | 1 => Command::Spawn(self.several(4, Self::new_job)),
             2 => Command::Claim(Claim {
                 id: ClaimId {
@@ -252,7 +252,11 @@ impl Source<'_> {
                 policies: self.several(4, Self::policy),
                 jobs_max: self.u32(),
             }),
-            _ => Command::Find(self.job_id()),
+            7 => Command::Find(self.job_id()),
+            _ => Command::History(History {
+                job: self.job_id(),
+                before: self.fence(),
+            }),
         }
     }
 
@@ -321,6 +325,7 @@ impl Source<'_> {
                 error: source.maybe(Self::error_text),
                 next_due_at: source.maybe(Self::timestamp),
             }),
+            earlier: self.maybe(Self::fence),
         }
     }
 }

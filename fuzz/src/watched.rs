@@ -520,7 +520,11 @@ impl Watched {
                 let named = reclaim.policies.iter().map(|policy| &policy.job_type);
                 assert!(named.eq(&self.types), "reclaims other types than its own");
             }
-            Command::Spawn(_) | Command::Checkpoint(_) | Command::Hold(_) | Command::Find(_) => {
+            Command::Spawn(_)
+            | Command::Checkpoint(_)
+            | Command::Hold(_)
+            | Command::Find(_)
+            | Command::History(_) => {
                 panic!("a worker does not send {command:?}");
             }
         }
@@ -594,6 +598,10 @@ fn lane(command: &Command) -> Option<u8> {
         Command::Finish(_) => Some(2),
         Command::Heartbeat(_) => Some(3),
         Command::Reclaim(_) => Some(4),
-        Command::Spawn(_) | Command::Checkpoint(_) | Command::Hold(_) | Command::Find(_) => None,
+        Command::Spawn(_)
+        | Command::Checkpoint(_)
+        | Command::Hold(_)
+        | Command::Find(_)
+        | Command::History(_) => None,
     }
 }

@@ -212,6 +212,7 @@ impl TraceHash {
             Command::Hold(run) => self.run(*run),
             Command::Reclaim(reclaim) => self.word(reclaim.policies.len() as u64),
             Command::Find(job) => self.job(*job),
+            Command::History(history) => self.job(history.job),
         }
     }
 
@@ -242,6 +243,7 @@ impl TraceHash {
                 }
             }
             Reply::Found(found) => self.word(u64::from(found.is_some())),
+            Reply::History(page) => self.word(page.runs.len() as u64),
         }
     }
 

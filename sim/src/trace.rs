@@ -407,7 +407,9 @@ impl Trace {
             Command::Hold(run) => by_run(run),
             Command::Claim(_) => self.by_who.get(&(who, "woken")).copied(),
             Command::Heartbeat(heartbeat) => heartbeat.runs.iter().filter_map(by_run).max(),
-            Command::Spawn(_) | Command::Reclaim(_) | Command::Find(_) => None,
+            Command::Spawn(_) | Command::Reclaim(_) | Command::Find(_) | Command::History(_) => {
+                None
+            }
         }
     }
 }
@@ -438,6 +440,7 @@ fn jobs_of_command(command: &Command) -> Vec<u32> {
         Command::Checkpoint(checkpoint) => vec![job_key(checkpoint.run.job)],
         Command::Hold(run) => vec![job_key(run.job)],
         Command::Find(job) => vec![job_key(*job)],
+        Command::History(history) => vec![job_key(history.job)],
         Command::Claim(_) | Command::Reclaim(_) => Vec::new(),
     }
 }
@@ -472,6 +475,7 @@ fn reply_kind(reply: &Reply) -> &'static str {
         Reply::Held(_) => "hold",
         Reply::Reclaimed(_) => "reclaim",
         Reply::Found(_) => "find",
+        Reply::History(_) => "history",
     }
 }
 
@@ -519,7 +523,11 @@ fn is_quiet(reply: &Reply) -> bool {
         Reply::Heartbeat(written) => written.iter().all(|w| *w == Written::Applied),
         Reply::Reclaimed(reclaimed) => reclaimed.is_empty(),
         Reply::Held(written) => *written == Written::Applied,
-        Reply::Spawned(_) | Reply::Finished(_) | Reply::Checkpointed(_) | Reply::Found(_) => false,
+        Reply::Spawned(_)
+        | Reply::Finished(_)
+        | Reply::Checkpointed(_)
+        | Reply::Found(_)
+        | Reply::History(_) => false,
     }
 }
 
@@ -528,7 +536,11 @@ fn is_done(reply: &Reply) -> bool {
         Reply::Spawned(spawned) => spawned.iter().all(|s| *s == Spawned::Created),
         Reply::Finished(written) => written.iter().all(|w| *w == Written::Applied),
         Reply::Checkpointed(written) | Reply::Held(written) => *written == Written::Applied,
-        Reply::Claimed(_) | Reply::Heartbeat(_) | Reply::Reclaimed(_) | Reply::Found(_) => false,
+        Reply::Claimed(_)
+        | Reply::Heartbeat(_)
+        | Reply::Reclaimed(_)
+        | Reply::Found(_)
+        | Reply::History(_) => false,
     }
 }
 

@@ -72,6 +72,7 @@ on_every_backend![
     a_panic_counts_as_an_error_with_its_message,
     the_execution_state_survives_retries_and_reschedules,
     a_reschedule_starts_the_attempts_again,
+    a_long_history_is_read_page_by_page,
     a_snoozed_run_was_no_attempt,
     a_runner_that_gives_its_job_up_ends_it,
     a_job_is_given_up_together_with_a_transaction,
@@ -471,6 +472,37 @@ async fn the_execution_state_survives_retries_and_reschedules<B: TestBackend>() 
     spawner.spawn(id, Value::Null).await.unwrap();
     let job = ended(&jobs, id).await;
     assert_eq!(job.state(), JobState::Completed, "{:?}", job.last_error());
+}
+
+async fn a_long_history_is_read_page_by_page<B: TestBackend>() {
+    let place = B::place().await;
+    let mut jobs = service::<B>(&place).await;
+    let runs = Arc::new(AtomicU32::new(0));
+    let initializer = TestInitializer::new("resident", move |_: job::CurrentJob<B>, _| {
+        let run = runs.fetch_add(1, Ordering::SeqCst);
+        async move {
+            Ok(match run {
+                0..60 => JobCompletion::RescheduleNow,
+                _ => JobCompletion::Complete,
+            })
+        }
+    });
+    let spawner = B::add(&mut jobs, initializer);
+    jobs.start_poll().await.unwrap();
+    let id = JobId::new();
+    spawner.spawn(id, Value::Null).await.unwrap();
+    let job = ended(&jobs, id).await;
+    let told = history(&job);
+    assert_eq!(told.len(), 1 + 2 * 50);
+    assert_eq!((told[0], told[100]), ("spawned", "completed"));
+    let earlier = job.earlier().expect("there were more runs than that");
+    let page = jobs.history(id, earlier).await.unwrap();
+    assert_eq!((page.events.len(), page.earlier), (2 * 11, None));
+    let mut events = page.events;
+    events.extend(job.events()[1..].iter().cloned());
+    assert!(events.is_sorted_by_key(|event| event.at));
+    let nothing = jobs.history(JobId::new(), earlier).await.unwrap();
+    assert_eq!((nothing.events.len(), nothing.earlier), (0, None));
 }
 
 async fn a_snoozed_run_was_no_attempt<B: TestBackend>() {

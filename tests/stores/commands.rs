@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use job_engine::store::{
-    Checkpoint, Claim, Finish, Heartbeat, NewJob, Outcome, Quota, Reclaim, TypePolicy,
+    Checkpoint, Claim, Finish, Heartbeat, History, NewJob, Outcome, Quota, Reclaim, TypePolicy,
 };
 use job_engine::{
     ClaimId, Command, Due, ErrorText, Fence, JobId, JobType, ModelStore, Payload, Reply, Run,
@@ -162,6 +162,10 @@ fn command(known: &Known) -> BoxedStrategy<Command> {
             Command::Reclaim(Reclaim { policies, jobs_max })
         }),
         1 => job().prop_map(Command::Find),
+        1 => (job(), 0..6_i64).prop_map(|(job, fence)| {
+            let before = Fence(fence);
+            Command::History(History { job, before })
+        }),
         // As if its reply had been lost, at once or long ago.
         1 => again(&known.past, Command::Find(JobId(Uuid::nil()))),
     ]

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use job_engine::store::Spawned;
-use job_engine::{Command, ModelStore, Reply, Snapshot, StoreError};
+use job_engine::{Command, ModelStore, Reply, Snapshot, StoreError, Timestamp};
 use job_postgres::{PostgresStore, StoreOptions};
 use job_sqlite::SqliteStore;
 use job_tokio::Store;
@@ -74,7 +74,8 @@ impl<S: Store, T: Tables> Subject<S, T> {
         for job in model.jobs() {
             let find = Command::Find(job.id);
             let found = self.store.execute(None, &find).await;
-            let expected = Ok(Reply::Found(Some(Box::new(job.clone()))));
+            let expected = model.clone().apply(Timestamp::EPOCH, &find);
+            let expected = expected.map_err(StoreError::from);
             if found != expected {
                 return Err(format!("{} reads {found:#?}, not {job:#?}", self.name));
             }
@@ -283,7 +284,7 @@ fn note(met: &mut BTreeMap<String, u32>, reply: &Reply) {
         Reply::Reclaimed(all) => all
             .iter()
             .for_each(|one| add(format!("reclaim {:?}", one.end))),
-        Reply::Found(_) => {}
+        Reply::Found(_) | Reply::History(_) => {}
     }
 }
 

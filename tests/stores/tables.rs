@@ -116,6 +116,7 @@ fn snapshot(row: SpecRow) -> Snapshot {
         trace: row.trace,
         live: None,
         runs: Vec::new(),
+        earlier: None,
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use job_engine::draw::Purpose;
 use job_engine::gather::Told;
 use job_engine::planted::{Bug, planted};
-use job_engine::store::{NewJob, Spawned};
+use job_engine::store::{History, NewJob, Spawned};
 use job_engine::{Command, Entropy, JobType, Reply, StoreError, WorkerId};
 use job_tokio::{Announcer, ClockHandle, Spawns, Store, Wakes};
 use tokio::time::timeout;
@@ -18,7 +18,7 @@ use crate::backend::{AnyBackend, AnyStore, AtomicWrite, Backend};
 use crate::error::JobError;
 use crate::record::Record;
 use crate::trace::RunTraces;
-use crate::{Job, JobId};
+use crate::{HistoryCursor, Job, JobHistory, JobId};
 
 /// How long one call of the store may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -177,12 +177,28 @@ impl<B: Backend> Core<B> {
         .await
     }
 
-    /// Reads a job with its history.
+    /// Reads a job with the last of its history.
     pub(crate) async fn find(&self, id: JobId) -> Result<Job, JobError> {
         found(id, self.execute(&Command::Find(id.into())).await?)
     }
 
-    /// The same, as a transaction of the caller sees it.
+    /// Reads the history of a job before this.
+    pub(crate) async fn history(
+        &self,
+        id: JobId,
+        before: HistoryCursor,
+    ) -> Result<JobHistory, JobError> {
+        let history = Command::History(History {
+            job: id.into(),
+            before: before.fence(),
+        });
+        match self.execute(&history).await? {
+            Reply::History(page) => Ok(JobHistory::from_page(&page)),
+            other => Err(wrong_reply(&other)),
+        }
+    }
+
+    /// The same as [`Core::find`], as a transaction of the caller sees it.
     pub(crate) async fn find_in(
         &self,
         op: &mut (impl AtomicWrite<B> + ?Sized),
@@ -252,7 +268,8 @@ fn waits_for(command: &Command) -> &'static str {
         | Command::Heartbeat(_)
         | Command::Hold(_)
         | Command::Reclaim(_)
-        | Command::Find(_) => "",
+        | Command::Find(_)
+        | Command::History(_) => "",
     }
 }
 

@@ -3,10 +3,10 @@
 use std::sync::OnceLock;
 
 use chrono::{DateTime, Utc};
-use job_engine::history::{Live, RunRecord, Snapshot};
+use job_engine::history::{HistoryPage, Live, RunRecord, Snapshot};
 use job_engine::lifecycle::{RunEnd, State};
 use job_engine::store::{ClaimedJob, NewJob};
-use job_engine::{Payload, Timestamp};
+use job_engine::{Fence, Payload, Timestamp};
 use job_tokio::to_datetime;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize, Serializer};
@@ -28,6 +28,8 @@ pub struct Job {
     interruptions: u32,
     due_at: Option<DateTime<Utc>>,
     events: Vec<JobEvent>,
+    #[serde(skip)]
+    earlier: Option<HistoryCursor>,
     /// Set once the config did not decode.
     #[serde(skip)]
     undecodable: OnceLock<String>,
@@ -127,6 +129,40 @@ pub enum JobEventKind {
     },
 }
 
+/// A part of the history of a job, from [`Jobs::history`](crate::Jobs::history).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct JobHistory {
+    /// What happened, the oldest first.
+    pub events: Vec<JobEvent>,
+    /// Where it goes on, if there is more.
+    pub earlier: Option<HistoryCursor>,
+}
+
+/// A place in the history of a job. Serialized, it is a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct HistoryCursor(i64);
+
+impl HistoryCursor {
+    fn from_fence(before: Fence) -> Self {
+        Self(before.0)
+    }
+
+    pub(crate) fn fence(self) -> Fence {
+        Fence(self.0)
+    }
+}
+
+impl JobHistory {
+    pub(crate) fn from_page(page: &HistoryPage) -> Self {
+        Self {
+            events: page.runs.iter().flat_map(of_run).collect(),
+            earlier: page.earlier.map(HistoryCursor::from_fence),
+        }
+    }
+}
+
 impl Job {
     /// Decodes the config.
     ///
@@ -208,13 +244,18 @@ impl Job {
             })
     }
 
-    /// What happened, the oldest first.
-    ///
-    /// The whole history if the job comes from [`Jobs::find`](crate::Jobs::find).
+    /// What happened, the oldest first: the spawn, and the last 50 runs if the job comes from
+    /// [`Jobs::find`](crate::Jobs::find).
     /// An initializer is given a job that only tells of its spawn and its
     /// current run, so that a run costs no read of the history.
     pub fn events(&self) -> &[JobEvent] {
         &self.events
+    }
+
+    /// Where [`Jobs::history`](crate::Jobs::history) goes on, if there is more between the
+    /// spawn and the other [`Job::events`]. `None` for a job that an initializer is given.
+    pub fn earlier(&self) -> Option<HistoryCursor> {
+        self.earlier
     }
 
     pub(crate) fn from_spawn(new: &NewJob, now: Timestamp) -> Self {
@@ -227,6 +268,7 @@ impl Job {
             interruptions: 0,
             due_at: Some(to_datetime(new.due.resolve(now))),
             events: vec![event(now, JobEventKind::Spawned)],
+            earlier: None,
             undecodable: OnceLock::new(),
         }
     }
@@ -246,6 +288,7 @@ impl Job {
                 event(claimed.spawned_at, JobEventKind::Spawned),
                 event(now, JobEventKind::Started { attempt, worker }),
             ],
+            earlier: None,
             undecodable: OnceLock::new(),
         }
     }
@@ -267,6 +310,7 @@ impl Job {
             interruptions: live.map_or(0, |live| live.interruptions),
             due_at: live.map(|live| to_datetime(live.due_at)),
             events: events(snapshot),
+            earlier: snapshot.earlier.map(HistoryCursor::from_fence),
             undecodable: OnceLock::new(),
         }
     }
@@ -282,12 +326,7 @@ fn as_json<S: Serializer>(config: &Payload, serializer: S) -> Result<S::Ok, S::E
 
 fn events(snapshot: &Snapshot) -> Vec<JobEvent> {
     let mut events = vec![event(snapshot.spawned_at, JobEventKind::Spawned)];
-    for run in &snapshot.runs {
-        let (attempt, worker) = (run.attempt, run.worker.0);
-        let started = JobEventKind::Started { attempt, worker };
-        events.push(event(run.claimed_at, started));
-        events.push(event(run.ended_at, end(run)));
-    }
+    events.extend(snapshot.runs.iter().flat_map(of_run));
     if let Some(Live {
         attempt,
         lease: Some(lease),
@@ -299,6 +338,15 @@ fn events(snapshot: &Snapshot) -> Vec<JobEvent> {
         events.push(event(lease.claimed_at, started));
     }
     events
+}
+
+fn of_run(run: &RunRecord) -> [JobEvent; 2] {
+    let (attempt, worker) = (run.attempt, run.worker.0);
+    let started = JobEventKind::Started { attempt, worker };
+    [
+        event(run.claimed_at, started),
+        event(run.ended_at, end(run)),
+    ]
 }
 
 fn end(run: &RunRecord) -> JobEventKind {

@@ -177,7 +177,7 @@ pub use id::JobId;
 #[cfg(feature = "sim")]
 #[doc(hidden)]
 pub use id::simulated::set_ids;
-pub use job::{Job, JobEvent, JobEventKind, JobState};
+pub use job::{HistoryCursor, Job, JobEvent, JobEventKind, JobHistory, JobState};
 pub use job_engine::RetrySettings;
 pub use job_tokio::{
     ArtificialClockConfig, ArtificialMode, Attended, BusyGuard, Clock, ClockController,

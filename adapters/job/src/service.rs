@@ -17,7 +17,8 @@ use crate::registry::{Registry, Runners};
 use crate::signals::Signals;
 use crate::start::Start;
 use crate::{
-    Job, JobId, JobInitializer, JobPollerConfig, JobSpawner, JobSvcConfig, JobSvcConfigBuilder,
+    HistoryCursor, Job, JobHistory, JobId, JobInitializer, JobPollerConfig, JobSpawner,
+    JobSvcConfig, JobSvcConfigBuilder,
 };
 
 /// How long the store of a worker that has ended by itself may take to let go of what it
@@ -269,7 +270,8 @@ impl<B: Backend> Jobs<B> {
         Ok(())
     }
 
-    /// Reads a job with its history.
+    /// Reads a job with what happened to it: its spawn and its last 50 runs.
+    /// [`Jobs::history`] reads what came between.
     ///
     /// # Errors
     ///
@@ -278,6 +280,39 @@ impl<B: Backend> Jobs<B> {
     #[instrument(name = "job.find", skip(self))]
     pub async fn find(&self, id: JobId) -> Result<Job, JobError> {
         self.core.find(id).await
+    }
+
+    /// Reads 50 more runs of a job, those before what was read of it: by [`Jobs::find`]
+    /// ([`Job::earlier`]), or by this ([`JobHistory::earlier`]). Of a job that does not exist
+    /// there are none.
+    ///
+    /// # Errors
+    ///
+    /// An error of the store.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use job::{Backend, JobError, JobEvent, JobId, Jobs};
+    ///
+    /// /// All that has happened to a job, the last first.
+    /// async fn all<B: Backend>(jobs: &Jobs<B>, id: JobId) -> Result<Vec<JobEvent>, JobError> {
+    ///     let job = jobs.find(id).await?;
+    ///     let mut events: Vec<_> = job.events().iter().rev().cloned().collect();
+    ///     let spawned = events.pop();
+    ///     let mut earlier = job.earlier();
+    ///     while let Some(before) = earlier {
+    ///         let page = jobs.history(id, before).await?;
+    ///         events.extend(page.events.into_iter().rev());
+    ///         earlier = page.earlier;
+    ///     }
+    ///     events.extend(spawned);
+    ///     Ok(events)
+    /// }
+    /// ```
+    #[instrument(name = "job.history", skip(self))]
+    pub async fn history(&self, id: JobId, before: HistoryCursor) -> Result<JobHistory, JobError> {
+        self.core.history(id, before).await
     }
 
     /// The same service, for code that does not know its backend: to spawn jobs and to find

@@ -1,7 +1,9 @@
 //! Reading a job with its history.
 
-use job_engine::history::{Lease, Live, RunRecord, Snapshot};
+use job_engine::history::{HistoryPage, Lease, Live, RunRecord, Snapshot};
 use job_engine::lifecycle::RunEnd;
+use job_engine::limits::HISTORY_LEN_MAX;
+use job_engine::store::History;
 use job_engine::{ErrorText, Fence, JobId, Payload, Reply, StoreError, WorkerId};
 use sqlx::PgConnection;
 use sqlx::postgres::PgRow;
@@ -19,11 +21,54 @@ pub(crate) async fn find(
     let rows = store.query_on(Owner::Application, &store.sql().find);
     let rows = rows
         .bind(id.0)
+        .bind(HISTORY_LEN_MAX as i64)
         .fetch_all(connection)
         .await
         .map_err(read_error)?;
     let job = snapshot(id, &rows).map_err(read_error)?;
     Ok(Reply::Found(job.map(Box::new)))
+}
+
+pub(crate) async fn history(
+    store: &PostgresStore,
+    connection: &mut PgConnection,
+    history: History,
+) -> Result<Reply, StoreError> {
+    let rows = store.query_on(Owner::Application, &store.sql().history);
+    let rows = rows
+        .bind(history.job.0)
+        .bind(HISTORY_LEN_MAX as i64)
+        .bind(history.before.0)
+        .fetch_all(connection)
+        .await
+        .map_err(read_error)?;
+    let page = page(&rows).map_err(read_error)?;
+    Ok(Reply::History(page))
+}
+
+fn page(rows: &[PgRow]) -> Result<HistoryPage, sqlx::Error> {
+    let first = rows.first().ok_or_else(|| corrupt("first", "no row"))?;
+    Ok(HistoryPage {
+        earlier: earlier(first)?,
+        runs: runs(rows)?,
+    })
+}
+
+/// Those of the rows that have a run.
+fn runs(rows: &[PgRow]) -> Result<Vec<RunRecord>, sqlx::Error> {
+    let mut runs = Vec::with_capacity(rows.len());
+    for row in rows {
+        if get::<Option<i64>>(row, "run_fence")?.is_some() {
+            runs.push(run(row)?);
+        }
+    }
+    Ok(runs)
+}
+
+/// Where earlier runs end, if the page does not begin with the first.
+fn earlier(row: &PgRow) -> Result<Option<Fence>, sqlx::Error> {
+    let first: Option<i64> = get(row, "first")?;
+    Ok(HistoryPage::earlier_than(first.map(Fence)))
 }
 
 /// The configs of the jobs of a type that the connection sees, in the order of their ids, on
@@ -63,7 +108,8 @@ fn snapshot(id: JobId, rows: &[PgRow]) -> Result<Option<Snapshot>, sqlx::Error> 
         spawned_at: get_time(job, "spawned_at")?,
         trace: get(job, "trace")?,
         live,
-        runs: runs.iter().map(run).collect::<Result<_, _>>()?,
+        runs: self::runs(runs)?,
+        earlier: earlier(job)?,
     }))
 }
 

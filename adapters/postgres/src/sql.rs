@@ -55,6 +55,7 @@ statements![
     finish_final,
     finished,
     heartbeat,
+    history,
     hold,
     look,
     migration_holder,

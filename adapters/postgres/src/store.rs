@@ -91,9 +91,11 @@ impl Owner {
     /// Who carries out a command that is no part of a transaction.
     fn of(command: &Command) -> Self {
         match command {
-            Command::Spawn(_) | Command::Checkpoint(_) | Command::Hold(_) | Command::Find(_) => {
-                Owner::Application
-            }
+            Command::Spawn(_)
+            | Command::Checkpoint(_)
+            | Command::Hold(_)
+            | Command::Find(_)
+            | Command::History(_) => Owner::Application,
             Command::Claim(_)
             | Command::Finish(_)
             | Command::Heartbeat(_)
@@ -192,7 +194,8 @@ impl PostgresStore {
             | Command::Heartbeat(_)
             | Command::Checkpoint(_)
             | Command::Hold(_)
-            | Command::Find(_) => {
+            | Command::Find(_)
+            | Command::History(_) => {
                 let result = self.run(Owner::Application, connection, now, command).await;
                 result.map_err(|error| explain_conflict(error, command))
             }
@@ -323,6 +326,7 @@ impl PostgresStore {
             Command::Hold(run) => lease::hold(self, connection, *run).await,
             Command::Reclaim(reclaim) => reclaim::reclaim(self, connection, now, reclaim).await,
             Command::Find(job) => find::find(self, connection, *job).await,
+            Command::History(history) => find::history(self, connection, *history).await,
         }
     }
 

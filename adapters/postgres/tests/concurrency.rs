@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use job_engine::lifecycle::{RunEnd, State};
-use job_engine::store::{Finish, NewJob, Outcome, Spawned, Written};
-use job_engine::{Command, Due, ErrorText, Run};
+use job_engine::store::{Finish, History, NewJob, Outcome, Spawned, Written};
+use job_engine::{Command, Due, ErrorText, Reply, Run};
 use job_postgres::{PostgresStore, StoreOptions};
 use job_tokio::Store;
 use tokio::task::JoinSet;
@@ -112,7 +112,17 @@ async fn a_job_that_many_take_and_give_back_has_a_new_fence_each_time() {
     let mut history = 0;
     for n in 0..8 {
         let job = find(&store, id(n)).await.unwrap();
-        let fences: Vec<i64> = job.runs.iter().map(|run| run.fence.0).collect();
+        let mut fences: Vec<i64> = job.runs.iter().map(|run| run.fence.0).collect();
+        let mut earlier = job.earlier;
+        while let Some(before) = earlier {
+            let history = Command::History(History { job: id(n), before });
+            let Ok(Reply::History(page)) = store.execute(None, &history).await else {
+                panic!("the history is read");
+            };
+            let page_of = page.runs.iter().map(|run| run.fence.0);
+            fences.splice(..0, page_of);
+            earlier = page.earlier;
+        }
         let expected: Vec<i64> = (1..=fences.len() as i64).collect();
         assert_eq!(fences, expected);
         history += fences.len();

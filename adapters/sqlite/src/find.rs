@@ -1,7 +1,9 @@
 //! Reading a job with its history.
 
-use job_engine::history::{Lease, Live, RunRecord, Snapshot};
+use job_engine::history::{HistoryPage, Lease, Live, RunRecord, Snapshot};
 use job_engine::lifecycle::RunEnd;
+use job_engine::limits::HISTORY_LEN_MAX;
+use job_engine::store::History;
 use job_engine::{ErrorText, Fence, JobId, Payload, Reply, StoreError, Timestamp, WorkerId};
 use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteRow;
@@ -19,8 +21,7 @@ pub(crate) async fn find(
     let Some(row) = job else {
         return Ok(Reply::Found(None));
     };
-    let runs = sqlx::query(sql::FIND_RUNS).bind(id.0);
-    let runs = runs.fetch_all(connection).await.map_err(failed)?;
+    let page = page(connection, id, i64::MAX).await?;
     Ok(Reply::Found(Some(Box::new(Snapshot {
         id,
         job_type: get::<String>(&row, "job_type")?.into(),
@@ -33,8 +34,36 @@ pub(crate) async fn find(
         } else {
             None
         },
-        runs: runs.iter().map(run).collect::<Result<_, _>>()?,
+        runs: page.runs,
+        earlier: page.earlier,
     }))))
+}
+
+pub(crate) async fn history(
+    connection: &mut SqliteConnection,
+    history: History,
+) -> Result<Reply, StoreError> {
+    let History { job, before } = history;
+    Ok(Reply::History(page(connection, job, before.0).await?))
+}
+
+async fn page(
+    connection: &mut SqliteConnection,
+    job: JobId,
+    before: i64,
+) -> Result<HistoryPage, StoreError> {
+    let page = sqlx::query(sql::FIND_RUNS).bind(job.0).bind(before);
+    let page = page.bind(HISTORY_LEN_MAX as i64);
+    let rows = page.fetch_all(connection).await.map_err(failed)?;
+    let mut page = HistoryPage::default();
+    for row in &rows {
+        let first: Option<i64> = get(row, "first")?;
+        page.earlier = HistoryPage::earlier_than(first.map(Fence));
+        if get::<Option<i64>>(row, "fence")?.is_some() {
+            page.runs.push(run(row)?);
+        }
+    }
+    Ok(page)
 }
 
 /// The configs of the jobs of a type that the connection sees, in the order of their ids. For

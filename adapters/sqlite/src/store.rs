@@ -185,7 +185,7 @@ impl Store for SqliteStore {
         command: &Command,
     ) -> Result<Reply, StoreError> {
         command.check()?;
-        if matches!(command, Command::Find(_)) {
+        if matches!(command, Command::Find(_) | Command::History(_)) {
             let mut transaction = self.pool.begin().await.map_err(failed)?;
             let reply = run(&mut transaction, now, command).await?;
             // Nothing was written, so there is no outcome to be unknown.
@@ -277,6 +277,7 @@ async fn run(
         Command::Checkpoint(checkpoint) => lease::checkpoint(connection, checkpoint).await,
         Command::Hold(run) => lease::hold(connection, *run).await,
         Command::Find(job) => find::find(connection, *job).await,
+        Command::History(history) => find::history(connection, *history).await,
     }
 }
 

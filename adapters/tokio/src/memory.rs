@@ -153,7 +153,7 @@ fn named_jobs(command: &Command) -> Result<Vec<JobId>, Rejection> {
         Command::Heartbeat(heartbeat) => Ok(heartbeat.runs.iter().map(|run| run.job).collect()),
         Command::Checkpoint(checkpoint) => Ok(vec![checkpoint.run.job]),
         Command::Hold(run) => Ok(vec![run.job]),
-        Command::Find(_) => Ok(Vec::new()),
+        Command::Find(_) | Command::History(_) => Ok(Vec::new()),
         Command::Claim(_) | Command::Reclaim(_) => Err(Rejection::NotInTransaction),
     }
 }

@@ -65,7 +65,9 @@ impl ModelStore {
             Command::Heartbeat(heartbeat) => self.heartbeat(bug, now, heartbeat),
             Command::Checkpoint(checkpoint) => self.checkpoint(bug, now, checkpoint),
             Command::Reclaim(reclaim) => self.reclaim(bug, now, reclaim),
-            Command::Hold(_) | Command::Find(_) => self.model.apply(now, command),
+            Command::Hold(_) | Command::Find(_) | Command::History(_) => {
+                self.model.apply(now, command)
+            }
         }
     }
 

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use job_engine::history::{Live, RunRecord, Snapshot};
 use job_engine::limits::COUNT_MAX;
+use job_engine::limits::HISTORY_LEN_MAX;
 use job_engine::store::{Claim, Finish, NewJob, Outcome, Quota, Spawned};
 use job_engine::{Command, JobId, ModelStore, Reply, Run, Timestamp};
 
@@ -65,6 +66,10 @@ fn fits(command: &Command, reply: &Reply) {
         (Command::Reclaim(of), Reply::Reclaimed(jobs)) => jobs.len() <= of.jobs_max as usize,
         (Command::Find(id), Reply::Found(found)) => {
             found.as_ref().is_none_or(|snapshot| snapshot.id == *id)
+        }
+        (Command::History(of), Reply::History(page)) => {
+            assert!(page.runs.is_sorted_by_key(|run| run.fence), "{page:?}");
+            page.runs.len() <= HISTORY_LEN_MAX && page.runs.iter().all(|r| r.fence < of.before)
         }
         _ => false,
     };
@@ -141,7 +146,9 @@ fn may_change(job: &Snapshot, now: Timestamp, command: &Command) -> bool {
             lease.expires_at <= now && types.any(|of| *of == job.job_type)
         }
         (Command::Reclaim(_), None)
-        | (Command::Spawn(_) | Command::Hold(_) | Command::Find(_), _) => false,
+        | (Command::Spawn(_) | Command::Hold(_) | Command::Find(_) | Command::History(_), _) => {
+            false
+        }
     }
 }
 
@@ -236,7 +243,8 @@ fn repeats(model: &mut ModelStore, now: Timestamp, command: &Command, reply: &Re
             | Command::Heartbeat(_)
             | Command::Checkpoint(_)
             | Command::Hold(_)
-            | Command::Find(_),
+            | Command::Find(_)
+            | Command::History(_),
             _,
         ) => {
             let again = model.apply(now, command);

@@ -176,7 +176,11 @@ fn lane_of(command: &Command) -> Option<usize> {
         Command::Finish(_) => Some(FINISH),
         Command::Heartbeat(_) => Some(HEARTBEAT),
         Command::Reclaim(_) => Some(RECLAIM),
-        Command::Spawn(_) | Command::Checkpoint(_) | Command::Hold(_) | Command::Find(_) => None,
+        Command::Spawn(_)
+        | Command::Checkpoint(_)
+        | Command::Hold(_)
+        | Command::Find(_)
+        | Command::History(_) => None,
     }
 }
 

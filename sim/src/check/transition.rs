@@ -133,7 +133,7 @@ pub(super) fn each<'a>(
                 one(books, reclaimed.run.job, Change::Reclaim(policy, reclaimed))
             })
         }
-        (Command::Find(_), Reply::Found(_)) => Ok(()),
+        (Command::Find(_), Reply::Found(_)) | (Command::History(_), Reply::History(_)) => Ok(()),
         _ => Err(Violation::new(
             "store.reply",
             format!("the answer to {command:?} is {reply:?}"),

@@ -165,7 +165,11 @@ impl AtomicWrite<Simulated> for SimulatedTransaction {
         let caller = match command {
             Command::Finish(_) | Command::Checkpoint(_) | Command::Hold(_) => Caller::Runner,
             Command::Spawn(_) => Caller::Spawner,
-            Command::Claim(_) | Command::Heartbeat(_) | Command::Reclaim(_) | Command::Find(_) => {
+            Command::Claim(_)
+            | Command::Heartbeat(_)
+            | Command::Reclaim(_)
+            | Command::Find(_)
+            | Command::History(_) => {
                 return Err(Rejection::NotInTransaction.into());
             }
         };

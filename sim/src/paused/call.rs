@@ -83,7 +83,9 @@ impl Caller {
             | Command::Finish(_)
             | Command::Heartbeat(_)
             | Command::Reclaim(_) => Self::Engine,
-            Command::Checkpoint(_) | Command::Hold(_) | Command::Find(_) => Self::Runner,
+            Command::Checkpoint(_) | Command::Hold(_) | Command::Find(_) | Command::History(_) => {
+                Self::Runner
+            }
             Command::Spawn(_) => Self::Spawner,
         }
     }

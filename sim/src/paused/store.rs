@@ -308,7 +308,9 @@ fn jobs_of(command: &Command) -> BTreeSet<JobId> {
         Command::Heartbeat(heartbeat) => heartbeat.runs.iter().map(|run| run.job).collect(),
         Command::Checkpoint(checkpoint) => [checkpoint.run.job].into(),
         Command::Hold(run) => [run.job].into(),
-        Command::Find(_) | Command::Claim(_) | Command::Reclaim(_) => BTreeSet::new(),
+        Command::Find(_) | Command::History(_) | Command::Claim(_) | Command::Reclaim(_) => {
+            BTreeSet::new()
+        }
     }
 }
 

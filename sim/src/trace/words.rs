@@ -129,6 +129,7 @@ pub(super) fn command_text(command: &Command) -> String {
         Command::Hold(run) => format!("hold {}", runs(&mut [*run].into_iter())),
         Command::Reclaim(_) => "reclaim".to_owned(),
         Command::Find(job) => format!("find {}", job_key(*job)),
+        Command::History(history) => format!("earlier runs of {}", job_key(history.job)),
     }
 }
 
@@ -174,6 +175,7 @@ pub(super) fn reply_text(reply: &Reply) -> String {
         }
         Reply::Found(Some(_)) => "found".to_owned(),
         Reply::Found(None) => "not found".to_owned(),
+        Reply::History(page) => format!("{} runs", page.runs.len()),
     }
 }
 

@@ -177,7 +177,9 @@ fn steps(job: JobId, call: &Call) -> Vec<Step> {
         Command::Hold(run) if run.job == job => {
             vec![done(call.command.clone(), reply.cloned())]
         }
-        Command::Checkpoint(_) | Command::Hold(_) | Command::Find(_) => Vec::new(),
+        Command::Checkpoint(_) | Command::Hold(_) | Command::Find(_) | Command::History(_) => {
+            Vec::new()
+        }
     };
     if parts.is_empty() {
         return Vec::new();

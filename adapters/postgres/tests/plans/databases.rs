@@ -156,7 +156,7 @@ async fn load(
                  ELSE n * 7919 % {WEEK}
              END),
              running::integer::smallint,
-             ended + running::integer,
+             CASE WHEN n = {first} THEN {LONG_HISTORY} + 2 ELSE ended END + running::integer,
              CASE WHEN running THEN lpad(to_hex(n % 3), 32, '0')::uuid END,
              CASE WHEN running THEN n / 100000 END,
              CASE WHEN running THEN now() END,
@@ -172,7 +172,7 @@ async fn load(
          FROM {jobs}, generate_series(1, ended) AS fence
          UNION ALL
          SELECT id, fence, 1, id, 1, now(), now(), 5, now()
-         FROM {jobs}, generate_series(-{LONG_HISTORY}, -1) AS fence
+         FROM {jobs}, generate_series(3, {LONG_HISTORY} + 2) AS fence
          WHERE n = {first}"
     );
     let insert = async |statement: String| {

@@ -1,6 +1,6 @@
 //! What each statement may cost, and how.
 
-use job_engine::limits::BATCH_LEN_MAX;
+use job_engine::limits::{BATCH_LEN_MAX, HISTORY_LEN_MAX};
 use uuid::Uuid;
 
 use super::databases::{JOBS, LATER, LONG_HISTORY, Sample, SampleRun, TYPES, UNIQUE};
@@ -16,6 +16,9 @@ const ENTRY: u64 = 4;
 
 /// Sizes of batches: one, what a busy worker gathers, and the largest.
 const SIZES: [usize; 3] = [1, 30, BATCH_LEN_MAX];
+
+/// Runs that are read at once.
+const PAGE: usize = HISTORY_LEN_MAX;
 
 /// Whose connections carry out a statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,11 +156,13 @@ pub(crate) const EXPECTED: &[Expected] = &[
         scans: &[
             "job_checkpoints_pkey",
             "job_live_pkey",
+            "job_live_pkey",
+            "job_runs_pkey",
             "job_runs_pkey",
             "job_specs_pkey",
         ],
-        rows_each: 4,
-        blocks_each: 4 * PROBE,
+        rows_each: 5,
+        blocks_each: 5 * PROBE,
         ranges_over: None,
         cases: find,
     },
@@ -203,6 +208,15 @@ pub(crate) const EXPECTED: &[Expected] = &[
         blocks_each: (PROBE + 1) + (PROBE + ROW + 2 * ENTRY),
         ranges_over: None,
         cases: heartbeat,
+    },
+    Expected {
+        name: "history",
+        by: By::Application,
+        scans: &["job_live_pkey", "job_runs_pkey", "job_runs_pkey"],
+        rows_each: 4,
+        blocks_each: 3 * PROBE,
+        ranges_over: None,
+        cases: history,
     },
     Expected {
         name: "hold",
@@ -367,13 +381,35 @@ fn find(sample: &Sample) -> Vec<Case> {
     // Each run is compared with what the job is, which belongs to none of them.
     let find = |what: &str, runs: usize, returns: usize, id: Uuid| Case {
         pairs_max: 3 * runs as u64,
-        ..case(what, 1 + runs, returns, [text(id)])
+        ..case(what, 1 + runs, returns, [text(id), text(PAGE)])
     };
-    let history = LONG_HISTORY as usize;
     vec![
         find("a short history", 2, 3, sample.ended[0].0),
-        find("a long history", history, 1 + history, sample.oldest),
+        find("a long history", PAGE, 1 + PAGE, sample.oldest),
         find("no such job", 0, 1, Uuid::max()),
+    ]
+}
+
+fn history(sample: &Sample) -> Vec<Case> {
+    let history = |what: &str, returns: usize, id: Uuid, before: i64| {
+        case(
+            what,
+            1 + returns,
+            returns,
+            [text(id), text(PAGE), text(before)],
+        )
+    };
+    // One row tells where the page begins if there is no run.
+    vec![
+        history("a short history", 1, sample.ended[0].0, 2),
+        history("the end of a long history", PAGE, sample.oldest, i64::MAX),
+        history(
+            "the middle of a long history",
+            PAGE,
+            sample.oldest,
+            LONG_HISTORY / 2,
+        ),
+        history("the start of a long history", 1, sample.oldest, 3),
     ]
 }
 

@@ -89,7 +89,7 @@ pub(crate) async fn load(connection: &mut SqliteConnection, numbers: RangeInclus
             "{job} INSERT INTO job_live
              SELECT id, job_type, running,
                  {now} + iif(job_type = '{LATER}', {WEEK} + n, n * 7919000000 % {WEEK} - {WEEK} / 2),
-                 iif(running, 3, 2), 1, 0, 0, NULL,
+                 iif(n = 1, {LONG_HISTORY}, iif(running, 3, 2)), 1, 0, 0, NULL,
                  iif(running, unhex(printf('%032x', n / 10 % 5)), NULL),
                  iif(running, n / 10 % 8, NULL),
                  iif(running, {now}, NULL),

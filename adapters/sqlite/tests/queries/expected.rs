@@ -1,11 +1,15 @@
 //! How each statement finds its rows, and ways to use it.
 
 use job_engine::lifecycle::RunEnd;
+use job_engine::limits::HISTORY_LEN_MAX;
 use serde_json::{Value as Json, json};
 use uuid::Uuid;
 
-use super::databases::{LATER, LONG_HISTORY, MANY, RUNNING, UNIQUE, claim, job, runs};
+use super::databases::{LATER, MANY, RUNNING, UNIQUE, claim, job, runs};
 use crate::fixtures::START;
+
+/// Runs that are read at once.
+const PAGE: i64 = HISTORY_LEN_MAX as i64;
 
 /// Sizes of batches.
 const SIZES: [usize; 3] = [1, 30, RUNNING as usize];
@@ -81,8 +85,12 @@ pub(crate) const EXPECTED: &[Expected] = &[
     },
     Expected {
         name: "find_runs",
-        plan: &["SEARCH job_runs USING PRIMARY KEY (job_id=?)"],
-        cases: || finds([LONG_HISTORY as usize, 2]),
+        plan: &[
+            LIVE_BY_ID,
+            "SEARCH job_runs USING PRIMARY KEY (job_id=?)",
+            "SEARCH runs USING PRIMARY KEY (job_id=? AND fence>? AND fence<?) LEFT-JOIN",
+        ],
+        cases: histories,
     },
     Expected {
         name: "finish",
@@ -306,6 +314,19 @@ fn finds(found: [usize; 2]) -> Vec<Case> {
         case("a long history", found[0], [id(job(1))]),
         case("a short history", found[1], [id(job(2))]),
         case("no such job", 0, [id(Uuid::max())]),
+    ]
+}
+
+fn histories() -> Vec<Case> {
+    let history = |what: &str, found: usize, job: Uuid, before: i64| {
+        case(what, found, [id(job), number(before), number(PAGE)])
+    };
+    vec![
+        history("the end of a long history", PAGE as usize, job(1), i64::MAX),
+        history("the start of a long history", 9, job(1), 10),
+        history("a short history", 2, job(2), i64::MAX),
+        // A row tells where the page begins.
+        history("no such job", 1, Uuid::max(), i64::MAX),
     ]
 }
 

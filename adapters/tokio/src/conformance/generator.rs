@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use job_engine::store::{
-    Checkpoint, Claim, Finish, Heartbeat, NewJob, Outcome, Quota, Reclaim, TypePolicy,
+    Checkpoint, Claim, Finish, Heartbeat, History, NewJob, Outcome, Quota, Reclaim, TypePolicy,
 };
 use job_engine::{ClaimId, Command, Due, Fence, JobId, JobType, Reply, Run, Timestamp, WorkerId};
 use uuid::Uuid;
@@ -58,7 +58,11 @@ impl Generator {
             14 | 15 => self.heartbeat(),
             16 => self.checkpoint(),
             17 => Command::Hold(self.run()),
-            18 | 19 => self.reclaim(),
+            18 => self.reclaim(),
+            19 => Command::History(History {
+                job: self.job(),
+                before: Fence(self.below(4) as i64),
+            }),
             _ => Command::Find(self.job()),
         }
     }

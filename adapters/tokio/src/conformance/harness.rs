@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use job_engine::history::Live;
+use job_engine::history::{HistoryPage, Live};
 use job_engine::store::{
-    Checkpoint, Claim, Claimed, ClaimedJob, Finish, Heartbeat, NewJob, Outcome, Quota, Reclaim,
-    Reclaimed, Spawned, TypePolicy, Written,
+    Checkpoint, Claim, Claimed, ClaimedJob, Finish, Heartbeat, History, NewJob, Outcome, Quota,
+    Reclaim, Reclaimed, Spawned, TypePolicy, Written,
 };
 use job_engine::{
     ClaimId, Command, Fence, JobId, JobType, ModelStore, Rejection, Reply, Run, Snapshot,
@@ -131,7 +131,7 @@ impl<S: Store> Harness<S> {
             }
             Command::Checkpoint(checkpoint) => self.ids.extend([checkpoint.run.job]),
             Command::Hold(run) => self.ids.extend([run.job]),
-            Command::Claim(_) | Command::Reclaim(_) | Command::Find(_) => {}
+            Command::Claim(_) | Command::Reclaim(_) | Command::Find(_) | Command::History(_) => {}
         }
     }
 }
@@ -278,6 +278,17 @@ impl<S: Store> Harness<S> {
     pub(crate) async fn find(&mut self, job: JobId) -> Option<Snapshot> {
         match self.run(Command::Find(job)).await {
             Reply::Found(found) => found.map(|found| *found),
+            reply => unexpected(&reply),
+        }
+    }
+
+    pub(crate) async fn history(&mut self, n: u128, before: i64) -> HistoryPage {
+        let history = History {
+            job: super::fixtures::id(n),
+            before: Fence(before),
+        };
+        match self.run(Command::History(history)).await {
+            Reply::History(page) => page,
             reply => unexpected(&reply),
         }
     }

@@ -168,6 +168,8 @@ macro_rules! conformance_tests {
             a_running_job_is_found_with_its_lease,
             a_job_that_is_over_is_found_with_its_whole_history,
             the_history_folds_to_the_state_at_every_step,
+            a_long_history_is_read_page_by_page_from_its_end,
+            a_job_that_does_not_exist_has_no_history,
             reading_changes_nothing,
         }
         $crate::conformance_tests! { @cases $empty_store, limits:

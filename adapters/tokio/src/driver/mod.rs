@@ -373,7 +373,11 @@ fn point_before(input: &Input) -> Option<&'static str> {
             Reply::Finished(_) => Some("after_finish"),
             Reply::Heartbeat(_) => Some("after_heartbeat"),
             Reply::Reclaimed(_) => Some("after_reclaim"),
-            Reply::Spawned(_) | Reply::Checkpointed(_) | Reply::Held(_) | Reply::Found(_) => None,
+            Reply::Spawned(_)
+            | Reply::Checkpointed(_)
+            | Reply::Held(_)
+            | Reply::Found(_)
+            | Reply::History(_) => None,
         },
         Input::TimerFired
         | Input::Woken(_)

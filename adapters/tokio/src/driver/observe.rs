@@ -22,9 +22,11 @@ pub(super) fn command_span(worker: WorkerId, command: &Command) -> Span {
         Command::Finish(finishes) => {
             tracing::debug_span!("job.finish_jobs", poller_id = %worker, jobs = finishes.len())
         }
-        Command::Spawn(_) | Command::Checkpoint(_) | Command::Hold(_) | Command::Find(_) => {
-            Span::none()
-        }
+        Command::Spawn(_)
+        | Command::Checkpoint(_)
+        | Command::Hold(_)
+        | Command::Find(_)
+        | Command::History(_) => Span::none(),
     }
 }
 

@@ -44,6 +44,7 @@ fn pending() -> Snapshot {
             lease: None,
         }),
         runs: Vec::new(),
+        earlier: None,
     }
 }
 
@@ -161,6 +162,67 @@ pub async fn the_history_folds_to_the_state_at_every_step<S: Store>(harness: &mu
         harness.advance(SECOND);
     }
     assert_eq!(harness.job(1).await.fold(), Some(State::Errored));
+}
+
+/// The fences of the runs of a page, the first and the last, and where earlier ones end.
+fn told(runs: &[RunRecord], earlier: Option<Fence>) -> [Option<i64>; 3] {
+    let fence = |run: &RunRecord| run.fence.0;
+    let runs = [runs.first(), runs.last()].map(|run| run.map(fence));
+    [runs[0], runs[1], earlier.map(|fence| fence.0)]
+}
+
+pub async fn a_long_history_is_read_page_by_page_from_its_end<S: Store>(harness: &mut Harness<S>) {
+    harness.spawn_one(new_job(1)).await;
+    for n in 1..=121 {
+        // As many as are read at once, and one more or less.
+        if [50, 51, 52].contains(&n) {
+            let job = harness.job(1).await;
+            let (first, earlier) = if n <= 51 { (1, None) } else { (2, Some(2)) };
+            assert_eq!(
+                told(&job.runs, job.earlier),
+                [Some(first), Some(n - 1), earlier]
+            );
+        }
+        let run = harness.claim_one().await.run;
+        harness
+            .finish(run, Outcome::Rescheduled { due: Due::Now })
+            .await;
+    }
+    let running = harness.claim_one().await.run;
+    let job = harness.job(1).await;
+    assert_eq!(
+        told(&job.runs, job.earlier),
+        [Some(72), Some(121), Some(72)]
+    );
+    assert_eq!(job.fold(), Some(State::Running));
+    let pages = [
+        (72, [Some(22), Some(71), Some(22)]),
+        (22, [Some(1), Some(21), None]),
+        (51, [Some(1), Some(50), None]),
+        (52, [Some(2), Some(51), Some(2)]),
+        (1, [None; 3]),
+        (i64::MIN, [None; 3]),
+        (i64::MAX, [Some(72), Some(121), Some(72)]),
+    ];
+    for (before, expected) in pages {
+        let page = harness.history(1, before).await;
+        assert_eq!(told(&page.runs, page.earlier), expected, "before {before}");
+        assert!(page.runs.is_sorted_by_key(|run| run.fence));
+    }
+    // One that is over is read in the same way.
+    harness.finish(running, Outcome::Completed).await;
+    let job = harness.job(1).await;
+    assert_eq!(
+        told(&job.runs, job.earlier),
+        [Some(73), Some(122), Some(73)]
+    );
+    assert_eq!(job.fold(), Some(State::Completed));
+}
+
+pub async fn a_job_that_does_not_exist_has_no_history<S: Store>(harness: &mut Harness<S>) {
+    harness.start(1).await;
+    let page = harness.history(2, i64::MAX).await;
+    assert_eq!(told(&page.runs, page.earlier), [None; 3]);
 }
 
 pub async fn reading_changes_nothing<S: Store>(harness: &mut Harness<S>) {

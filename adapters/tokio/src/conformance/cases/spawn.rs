@@ -46,6 +46,7 @@ pub async fn a_job_that_is_spawned_is_pending_as_its_first_attempt<S: Store>(
             lease: None,
         }),
         runs: Vec::new(),
+        earlier: None,
     };
     assert_eq!(harness.job(1).await, expected);
     assert_eq!(expected.state(), State::Pending);
