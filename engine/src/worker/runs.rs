@@ -179,11 +179,11 @@ impl Runs {
                 self.quiet_until = earlier(self.quiet_until, abort_at);
                 !std::mem::replace(&mut state.told_lost, true)
             }
-            Some(state) if state.phase == RunPhase::Ready => {
+            Some(state) => {
                 state.lost = true;
                 false
             }
-            _ => false,
+            None => false,
         }
     }
 
