@@ -26,7 +26,7 @@ pub struct Snapshot {
     /// What it is about to do or does; `None` once it is over.
     pub live: Option<Live>,
     /// Its ended runs, the oldest first. Only ever appended to. As it is read from a store,
-    /// at most the last [`HISTORY_LEN_MAX`](crate::limits::HISTORY_LEN_MAX).
+    /// at most the last [`HISTORY_LEN_MAX`].
     pub runs: Vec<RunRecord>,
     /// Before which fence earlier runs ended, if there may be any.
     #[serde(default)]
