@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use job::{
-    Backend, JobCompletion, JobId, JobSpawner, JobSvcConfig, Jobs, Memory, Postgres, RetrySettings,
-    RunTraces, Sqlite,
+    Backend, CurrentJob, JobCompletion, JobId, JobSpawner, JobSvcConfig, Jobs, Memory, Postgres,
+    RetrySettings, RunTraces, Sqlite,
 };
 use opentelemetry::Context;
 use opentelemetry::trace::{
@@ -136,6 +136,45 @@ async fn spans_have_their_names_and_fields() {
         conclusions,
         [Some("RescheduleNow".into()), Some("Complete".into())]
     );
+}
+
+/// As one that the runner returns; alone, and together with a transaction.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_runner_gives_up_is_told_with_its_reason() {
+    exporter();
+    let mut jobs = Jobs::init(JobSvcConfig::memory().build().unwrap())
+        .await
+        .unwrap();
+    let initializer =
+        TestInitializer::new("declined", |job: CurrentJob<Memory>, in_tx| async move {
+            let declined = JobCompletion::fail("the card has expired");
+            Ok(match in_tx {
+                Value::Bool(true) => declined.in_tx(job.pool().begin().await),
+                _ => declined,
+            })
+        });
+    let declined = jobs.add_initializer(initializer);
+    jobs.start_poll().await.unwrap();
+    let ids = [(false, "Fail"), (true, "FailWithTx")].map(|case| (JobId::new(), case));
+    for (id, (in_tx, _)) in ids {
+        declined.spawn(id, Value::Bool(in_tx)).await.unwrap();
+        ended(&jobs, id).await;
+    }
+    jobs.shutdown().await.unwrap();
+    for (id, (_, conclusion)) in ids {
+        let runs = spans_of("job.execute_job", id);
+        assert_eq!(runs.len(), 1);
+        for (name, value) in [
+            ("conclusion", conclusion),
+            ("error.message", "the card has expired"),
+            ("error.level", "ERROR"),
+        ] {
+            assert_eq!(field(&runs[0], name).as_deref(), Some(value), "{name}");
+        }
+        let failed = spans_of("job.fail_job", id);
+        assert_eq!(failed.len(), 1, "{conclusion}");
+        assert_eq!(field(&failed[0], "will_retry").as_deref(), Some("false"));
+    }
 }
 
 async fn service(run_traces: Option<RunTraces>) -> (Jobs<Memory>, JobSpawner<Value, Memory>) {

@@ -229,12 +229,14 @@ pub(crate) async fn conclude<B: Backend>(
     run: Run,
     completion: JobCompletion<B>,
 ) -> Ended {
-    guarded(|| {
-        Span::current().record("conclusion", completion.name());
-    });
+    let name = completion.name();
     let (end, within) = completion.apart();
     if let End::Fail(reason) = &end {
-        record_failure("Fail", "ERROR", reason);
+        record_failure(name, "ERROR", reason);
+    } else {
+        guarded(|| {
+            Span::current().record("conclusion", name);
+        });
     }
     // Boxed, so that runs which end without a transaction need no room for one.
     match within {
