@@ -412,6 +412,7 @@ async fn a_run_that_was_taken_back_keeps_nothing_whatever_it_saw() {
         let gate = format!("FROM (SELECT pg_advisory_xact_lock_shared({GATE})) AS gate, job_live");
         let sql = sql.replace(from, &gate);
         let sql = sql.replace("FOR KEY SHARE", "FOR KEY SHARE OF job_live");
+        let sql = sql.replace("    FOR UPDATE", "    FOR UPDATE OF job_live");
         let sql = sql.replace("RETURNING job_id", "RETURNING job_id AS id");
         let ClaimId { worker, seq } = run.claim;
         let values = [

@@ -97,6 +97,12 @@ async fn a_runner_with_an_open_transaction_holds_up_no_heartbeat_and_loses_no_le
     // Each with whether the lease of its own run can be renewed beside it.
     for (what, command, isolation, renewable) in [
         ("a checkpoint", checkpoint(one, "1"), "READ COMMITTED", true),
+        (
+            "a checkpoint",
+            checkpoint(one, "1"),
+            "REPEATABLE READ",
+            false,
+        ),
         ("a hold", Command::Hold(one), "READ COMMITTED", true),
         ("a hold", Command::Hold(one), "REPEATABLE READ", false),
         ("an end", ended, "READ COMMITTED", false),

@@ -92,7 +92,7 @@ pub(crate) const EXPECTED: &[Expected] = &[
     Expected {
         name: "checkpoint",
         by: By::Application,
-        scans: &["job_live_pkey"],
+        scans: &["job_live_pkey", "job_live_pkey"],
         rows_each: 2,
         // Looks for what was kept before, and writes it anew.
         blocks_each: (PROBE + 1) + PROBE + ROW + ENTRY,
