@@ -61,7 +61,8 @@ CREATE INDEX job_live_pending ON job_live (job_type, due_at, id) WHERE state = 0
 CREATE INDEX job_live_running ON job_live (worker, claim_seq) WHERE state = 1;
 
 -- What runners keep between their runs, a row for each job that has kept anything. It goes
--- when the job ends. Apart from job_live, so that a transaction in which a runner keeps
+-- when the job ends; one that a run keeps first while its end is recorded stays behind, and is
+-- of no more use. Apart from job_live, so that a transaction in which a runner keeps
 -- something, which is open for as long as the runner likes, has no row that heartbeats write.
 CREATE TABLE job_checkpoints (
     job_id uuid PRIMARY KEY,

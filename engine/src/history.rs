@@ -146,9 +146,9 @@ impl HistoryPage {
         };
         let before = before.0.min(last + 1).max(1);
         let first = (before - HISTORY_LEN_MAX as i64).max(1);
-        let of_page = |run: &&RunRecord| (first..before).contains(&run.fence.0);
+        let [start, end] = [first, before].map(|at| job.runs.partition_point(|r| r.fence.0 < at));
         Self {
-            runs: job.runs.iter().filter(of_page).cloned().collect(),
+            runs: job.runs[start..end].to_vec(),
             earlier: Self::earlier_than(Some(Fence(first))),
         }
     }

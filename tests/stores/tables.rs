@@ -1,7 +1,7 @@
 //! What the tables of a store hold: every job, put together from its rows and
 //! not by the store's own reading.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use job_engine::history::{Lease, Live, RunRecord, Snapshot};
 use job_engine::lifecycle::RunEnd;
@@ -75,6 +75,14 @@ struct RunRow {
 }
 
 impl Rows {
+    /// Without what was kept of jobs that are over: the first that a run keeps, while another
+    /// client records its end, stays behind.
+    pub fn of_many_clients(mut self) -> Self {
+        let live: BTreeSet<Uuid> = self.live.iter().map(|row| row.id).collect();
+        self.checkpoints.retain(|row| live.contains(&row.job_id));
+        self
+    }
+
     /// The jobs, by id. Fails if the tables contradict each other.
     pub fn jobs(self) -> Result<Vec<Snapshot>, String> {
         let mut jobs: BTreeMap<Uuid, Snapshot> = BTreeMap::new();

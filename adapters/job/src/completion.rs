@@ -114,7 +114,7 @@ impl<B: Backend> JobCompletion<B> {
     /// Run again after this time, which begins when the end of the run is recorded, at the
     /// same attempt: the run counts for nothing, as if its job had not been due yet. For what
     /// is not ready, and is no failure. The execution state is kept, and crashes before it are
-    /// forgotten. There is no limit to it.
+    /// forgotten, as are interruptions. There is no limit to how often.
     ///
     /// # Examples
     ///
@@ -136,6 +136,7 @@ impl<B: Backend> JobCompletion<B> {
     }
 
     /// The same end, together with this transaction. One that it had before is rolled back.
+    /// If the lease is lost by then, or the commit fails, nothing of it has happened.
     ///
     /// # Examples
     ///

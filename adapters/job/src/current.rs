@@ -117,7 +117,7 @@ impl<B: Backend> CurrentJob<B> {
     ///
     /// While a transaction of the run is open ([`CurrentJob::begin`]), in memory and on SQLite
     /// this waits for it, and so for itself, and fails after 90 s and 20 s. On Postgres it does
-    /// so if that transaction has kept a state. Keep the state in it:
+    /// so if that transaction has kept a state, or works on a snapshot (REPEATABLE READ). Keep the state in it:
     /// [`CurrentJob::update_execution_state_in_op`].
     ///
     /// # Errors

@@ -47,8 +47,8 @@ pub enum JobState {
     Running,
     /// Ended well.
     Completed,
-    /// Ended after its last attempt, after too many crashes, or since nobody could decode
-    /// its config for too long.
+    /// Ended after its last attempt, after too many crashes, since its runner gave it up, or
+    /// since nobody could decode its config for too long.
     Errored,
 }
 
@@ -224,7 +224,8 @@ impl Job {
         self.due_at
     }
 
-    /// What went wrong last, if anything ever did. At most 16 KiB of it are kept.
+    /// What went wrong last, if anything did in its [`Job::events`]. At most 16 KiB of it are
+    /// kept.
     pub fn last_error(&self) -> Option<&str> {
         self.events
             .iter()

@@ -125,7 +125,7 @@ async fn round(database: &TestDatabase, seed: u64, counts: &mut Counts) -> Resul
     all_connections_gone(&pool).await;
     let history = Arc::into_inner(history).expect("all clients have ended");
     let calls = history.into_calls();
-    let jobs = tables.rows().await.jobs()?;
+    let jobs = tables.rows().await.of_many_clients().jobs()?;
     judge(&calls, &jobs)?;
     count(&calls, counts);
     Ok(())
