@@ -71,10 +71,11 @@ impl<S: Store, T: Tables> Subject<S, T> {
 
     /// The store's own reading, and the history of each job.
     async fn reads_as(&self, model: &ModelStore) -> Result<(), String> {
+        let mut read = model.clone();
         for job in model.jobs() {
             let find = Command::Find(job.id);
             let found = self.store.execute(None, &find).await;
-            let expected = model.clone().apply(Timestamp::EPOCH, &find);
+            let expected = read.apply(Timestamp::EPOCH, &find);
             let expected = expected.map_err(StoreError::from);
             if found != expected {
                 return Err(format!("{} reads {found:#?}, not {job:#?}", self.name));

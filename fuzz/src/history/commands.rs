@@ -4,8 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use job_engine::history::{Live, RunRecord, Snapshot};
-use job_engine::limits::COUNT_MAX;
-use job_engine::limits::HISTORY_LEN_MAX;
+use job_engine::limits::{COUNT_MAX, HISTORY_LEN_MAX};
 use job_engine::store::{Claim, Finish, NewJob, Outcome, Quota, Spawned};
 use job_engine::{Command, JobId, ModelStore, Reply, Run, Timestamp};
 

@@ -153,7 +153,7 @@ fn finished(
 }
 
 /// Whether the runner said that its failure is final.
-fn gives_up(books: &Books, change: &Transition<'_>) -> bool {
+pub(super) fn gives_up(books: &Books, change: &Transition<'_>) -> bool {
     let run = books.job(change.job).and_then(|book| book.runs.last());
     let by_runner = !change.call.is_of_engine();
     by_runner || run.is_some_and(|run| run.ended == Some(EndedAs::Errored))

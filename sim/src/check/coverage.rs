@@ -8,7 +8,7 @@ use job_engine::worker::{Ended, StopReason};
 use job_engine::{Reply, Run, StoreError};
 use serde::{Deserialize, Serialize};
 
-use super::books::{Books, EndedAs, Life};
+use super::books::{Books, Life};
 use super::transition::{Change, Transition};
 use crate::event::Event;
 use crate::level::Level;
@@ -302,8 +302,7 @@ pub(super) fn transition(coverage: &mut Coverage, books: &Books, change: &Transi
                     sometimes!(coverage, SnoozedRetry, retry);
                 }
                 Outcome::Errored { .. } => {
-                    let given_up =
-                        by_runner || run.is_some_and(|run| run.ended == Some(EndedAs::Errored));
+                    let given_up = super::attempts::gives_up(books, change);
                     let cap = super::attempts::retry_of(books, change)
                         .and_then(|retry| retry.attempts_max);
                     let left = before.is_some_and(|seen| cap.is_none_or(|cap| seen.attempt < cap));
